@@ -236,8 +236,9 @@ class Finetune(Section):
     """Highest learning rate of AdamW, reached after the warm-up."""
     batch_size: int = Field(8, ge=1)
     """Examples behind each update."""
-    micro_batch_size: int = Field(8, ge=1)
-    """Examples in memory at once; the update is the same whatever it is."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Examples in memory at once; the update is the same whatever it is. Null: 1 on a CPU, where one by one needs no
+    padding and is fastest; the whole batch on a GPU."""
     warmup_share: float = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
     weight_decay: float = Field(0.0, ge=0)

@@ -1,0 +1,105 @@
+"""Adapters in PEFT's format, and beside each the note of what it was made for and from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.utils import get_peft_model_state_dict
+from pydantic import TypeAdapter
+from safetensors.torch import save_file
+
+from drllama.errors import ModelError, RecipeError
+from drllama.files import folder_whole
+from drllama.recipe import Lora
+from drllama.types import Label
+
+NOTE = "drllama.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterNote:
+    """What an adapter needs to be used rightly."""
+
+    format: int
+    model: str
+    weights_sha256: str
+    """Of the base that it was trained on."""
+    prompt: str
+    prompt_sha256: str
+    max_tokens: int
+    keep_context: str
+    verbalizers: Mapping[Label, str]
+    """In the order of the task's labels."""
+    trained_on: tuple[str, ...]
+    """Ids of the training and dev examples: a test set that holds one of them isn't a test."""
+
+
+def with_new_adapter(model: Any, method: Lora, *, seed: int) -> Any:  # noqa: ANN401
+    """Return the model wrapped in a fresh adapter whose start depends on the seed alone.
+
+    Raises:
+        RecipeError: the model has no module of a target's name; the message lists those it has.
+    """
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM",
+        r=method.rank,
+        lora_alpha=method.alpha,
+        lora_dropout=method.dropout,
+        target_modules=method.targets if isinstance(method.targets, str) else list(method.targets),
+        layers_to_transform=_top_layers(model, method.top_layers),
+    )
+    _check_targets(model, method)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return peft.get_peft_model(model, config)
+
+
+def _top_layers(model: Any, wanted: int | None) -> list[int] | None:  # noqa: ANN401
+    if wanted is None:
+        return None
+    there = int(model.config.get_text_config().num_hidden_layers)
+    if wanted > there:
+        raise RecipeError(f"finetune.method.lora.top_layers is {wanted}, the student has {there}; choose fewer, or null for all")
+    return list(range(there - wanted, there))
+
+
+def _check_targets(model: Any, method: Lora) -> None:  # noqa: ANN401
+    if method.targets == "all-linear":
+        return
+    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear -= {name.rpartition(".")[2] for name, module in model.named_modules() if module is model.get_output_embeddings()}
+    if unknown := [target for target in method.targets if target not in linear]:
+        raise RecipeError(
+            f"finetune.method.lora.targets: the student has no module '{unknown[0]}'; choose of {', '.join(sorted(linear))}"
+        )
+
+
+def save_adapter(model: Any, folder: Path, note: AdapterNote) -> None:  # noqa: ANN401
+    """Write the adapter in PEFT's format, the same bytes for the same weights, and its note."""
+    weights = {
+        name: weight.detach().cpu().contiguous() for name, weight in sorted(get_peft_model_state_dict(model).items())
+    }
+    config = model.peft_config["default"].to_dict()
+    # PEFT keeps sets here, whose order changes from process to process, and a path that is this machine's alone.
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    plain |= {"base_model_name_or_path": note.model, "inference_mode": True}
+    with folder_whole(folder) as partial:
+        save_file(weights, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        (partial / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+        (partial / NOTE).write_bytes(TypeAdapter(AdapterNote).dump_json(note, indent=1) + b"\n")
+
+
+def read_note(folder: Path) -> AdapterNote:
+    """Return the note beside an adapter.
+
+    Raises:
+        ModelError: there is none, or it can't be read.
+    """
+    try:
+        return TypeAdapter(AdapterNote).validate_json((folder / NOTE).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / NOTE}: can't be read; run the recipe again to make the adapter anew") from error

@@ -1,0 +1,179 @@
+"""A causal language model as a student."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+
+from drllama.errors import DataError, ModelError
+from drllama.ids import derive_seed
+from drllama.prompts import student_prompt
+from drllama.recipe import Evaluate, Finetune
+from drllama.recipe import Student as StudentSettings
+from drllama.stats import evaluate_predictions
+from drllama.students.adapters import AdapterNote, read_note, save_adapter, with_new_adapter
+from drllama.students.encoding import Encoded, Unfit, make_encoder
+from drllama.students.loading import load_model
+from drllama.students.scoring import label_scores
+from drllama.students.training import Lesson, train_adapter
+from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task
+
+# A training step costs a forward pass and a backward pass of about one and a half.
+TRAINING_UNITS = 2.5
+
+
+class CausalStudent:
+    """A causal language model of transformers, bare or wearing one adapter."""
+
+    def __init__(self, settings: StudentSettings, task: Task, evaluate: Evaluate) -> None:
+        self._settings, self._task, self._batch_size = settings, task, evaluate.batch_size
+        loaded = load_model(settings)
+        self._model: Any = loaded.model
+        self._card = loaded.card
+        self._prompt = student_prompt(settings.prompt)
+        self._encoder = make_encoder(loaded.tokenizer, self._prompt, task, settings)
+
+    @property
+    def card(self) -> StudentCard:
+        """Which student this is."""
+        return self._card
+
+    def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
+        """Yield one prediction for each example, the longest first, so that a lack of memory shows at once."""
+        fitting = []
+        for example in examples:
+            match self._encoder.encode(example):
+                case Encoded() as encoded:
+                    fitting.append(encoded)
+                case Unfit(reason=reason):
+                    yield _prediction(example, None, num_tokens=0, truncated_tokens=0, note=reason)
+        fitting.sort(key=lambda encoded: -len(encoded.tokens))
+        for start in range(0, len(fitting), self._batch_size):
+            batch = fitting[start : start + self._batch_size]
+            for encoded, scores in zip(batch, label_scores(self._model, batch, self._encoder.label_tokens), strict=True):
+                finite = all(map(math.isfinite, scores.values()))
+                yield _prediction(
+                    encoded.example,
+                    scores if finite else None,
+                    num_tokens=len(encoded.tokens),
+                    truncated_tokens=encoded.truncated_tokens,
+                    note="" if finite else "scores that aren't numbers",
+                )
+
+    def finetune(
+        self,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        *,
+        settings: Finetune,
+        seed: int,
+        workspace: Path,
+        on_work: Callable[[str, float], None],
+    ) -> Finetuned:
+        """Train an adapter, leave it in ``workspace/adapter`` and wear it from now on (see ``protocols.Student``)."""
+        encoded = [self._encoder.encode(example) for example in train]
+        fitting = [one for one in encoded if isinstance(one, Encoded)]
+        if not fitting:
+            raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
+        self._undress()
+        self._model = with_new_adapter(self._model, settings.method, seed=derive_seed(seed, "adapter"))
+        lesson = Lesson(
+            examples=fitting,
+            label_tokens=self._encoder.label_tokens,
+            settings=settings,
+            seed=derive_seed(seed, "training"),
+        )
+        epochs, chosen = train_adapter(
+            self._model,
+            lesson,
+            workspace=workspace,
+            on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, on_work),
+            on_step=lambda activity, examples: on_work(activity, examples * TRAINING_UNITS),
+        )
+        note = self._note(tuple(example.id for example in (*train, *dev)))
+        save_adapter(self._model, workspace / "adapter", note)
+        return Finetuned(
+            epochs=epochs,
+            chosen_epoch=chosen,
+            num_steps=lesson.steps_per_epoch * settings.epochs,
+            num_examples=len(fitting),
+            left_out=tuple(f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)),
+            truncated_examples=sum(one.truncated_tokens > 0 for one in fitting),
+            trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
+        )
+
+    def wear(self, adapter: Path) -> None:
+        """Put on an adapter that ``finetune`` left (see ``protocols.Student``)."""
+        found, wanted = read_note(adapter), self._note(())
+        for what, theirs, ours in (
+            ("base weights", found.weights_sha256, wanted.weights_sha256),
+            ("prompt", found.prompt_sha256, wanted.prompt_sha256),
+            ("labels and verbalizers", list(found.verbalizers.items()), list(wanted.verbalizers.items())),
+        ):
+            if theirs != ours:
+                raise ModelError(f"{adapter}: made for other {what} ({theirs}, here {ours}); use the recipe that made it")
+        self._undress()
+        self._model = peft.PeftModel.from_pretrained(self._model, adapter).eval()
+
+    def _undress(self) -> None:
+        if isinstance(self._model, peft.PeftModel):
+            self._model = self._model.unload()
+
+    def _dev_epoch(
+        self, dev: Sequence[Example], number: int, loss: float | None, on_work: Callable[[str, float], None]
+    ) -> Epoch:
+        predictions = []
+        for prediction in self.score(dev):
+            predictions.append(prediction)
+            on_work(f"scoring dev after epoch {number}", 1)
+        # Only the values are used, so the fewest resamplings that the settings allow.
+        counted = evaluate_predictions(
+            predictions,
+            system=f"epoch {number}",
+            split="dev",
+            labels=self._task.labels,
+            settings=Evaluate(bootstrap_samples=100),
+            seed=0,
+        ).metrics
+        if "nll" not in counted:
+            raise DataError("none of the dev questions fits student.max_tokens; raise it")
+        return Epoch(
+            number=number,
+            train_loss_nats=loss,
+            dev_accuracy=counted["accuracy"].value,
+            dev_macro_f1=counted["macro_f1"].value,
+            dev_nll_nats=counted["nll"].value,
+        )
+
+    def _note(self, trained_on: tuple[str, ...]) -> AdapterNote:
+        return AdapterNote(
+            format=1,
+            model=self._settings.model,
+            weights_sha256=self._card.weights_sha256,
+            prompt=self._prompt.version,
+            prompt_sha256=self._prompt.sha256,
+            max_tokens=self._settings.max_tokens,
+            keep_context=self._settings.keep_context,
+            verbalizers={label: self._task.verbalizers[label] for label in self._task.labels},
+            trained_on=trained_on,
+        )
+
+
+def _prediction(
+    example: Example, scores: dict[Label, float] | None, *, num_tokens: int, truncated_tokens: int, note: str
+) -> Prediction:
+    choice = max(scores, key=lambda label: scores[label]) if scores else None
+    outcome = Outcome.FAILED if choice is None else Outcome.CORRECT if choice == example.label else Outcome.WRONG
+    return Prediction(
+        example_id=example.id,
+        source_id=example.origin.source_id,
+        gold=str(example.label),
+        choice=choice,
+        outcome=outcome,
+        scores_nats=scores,
+        num_tokens=num_tokens,
+        truncated_tokens=truncated_tokens,
+        note=note,
+    )

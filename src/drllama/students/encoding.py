@@ -1,0 +1,122 @@
+"""From an example to tokens: the prompt rendered, a long context cut at a sentence, label words tokenised once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from drllama.errors import ModelError
+from drllama.prompts import StudentPrompt
+from drllama.recipe import Student
+from drllama.text import sentences
+from drllama.types import Example, Label, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded:
+    """A question as the student reads it."""
+
+    example: Example
+    tokens: tuple[int, ...]
+    """The whole input; the answer's first token would come next."""
+    truncated_tokens: int
+    """Tokens of the context that were cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """A question that doesn't fit the student even with an empty context."""
+
+    example: Example
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoder:
+    """Turns examples into tokens for one tokenizer, template and task."""
+
+    tokenizer: Any
+    prompt: StudentPrompt
+    task: Task
+    max_tokens: int
+    """Longest input, the longest label's words included."""
+    keep_context: Literal["start", "end"]
+    label_tokens: Mapping[Label, tuple[int, ...]]
+    """The tokens of each label's words as they follow the prompt."""
+
+    def encode(self, example: Example) -> Encoded | Unfit:
+        """Return the example's tokens, the context cut at a sentence boundary where it is too long.
+
+        A sentence that is too long by itself is cut between two characters: half of it says more than nothing.
+        """
+        room = self.max_tokens - max(map(len, self.label_tokens.values()))
+        whole = self._tokens(example, example.context)
+        if len(whole) <= room:
+            return Encoded(example=example, tokens=whole, truncated_tokens=0)
+        bare = self._tokens(example, "")
+        if len(bare) > room:
+            reason = f"the question alone has {len(bare)} tokens, student.max_tokens is {self.max_tokens}"
+            return Unfit(example=example, reason=reason)
+        pieces = sentences(example.context)
+        kept = self._most_that_fit(example, pieces, room)
+        if not kept:
+            kept = self._most_that_fit(example, list(pieces[0 if self.keep_context == "start" else -1]), room)
+        tokens = self._tokens(example, kept)
+        return Encoded(example=example, tokens=tokens, truncated_tokens=len(whole) - len(tokens))
+
+    def _most_that_fit(self, example: Example, pieces: Sequence[str], room: int) -> str:
+        """Return as many pieces, joined, as leave the input within ``room`` tokens, found by bisection."""
+        fits, too_many, best = 0, len(pieces) + 1, ""
+        while too_many - fits > 1:
+            count = (fits + too_many) // 2
+            joined = "".join(pieces[:count] if self.keep_context == "start" else pieces[-count:]).strip()
+            if len(self._tokens(example, joined)) <= room:
+                fits, best = count, joined
+            else:
+                too_many = count
+        return best
+
+    def _tokens(self, example: Example, context: str) -> tuple[int, ...]:
+        options = list(zip(self.task.labels, example.options, strict=True)) if example.options else []
+        text = self.prompt.render(question=example.question, context=context, options=options)
+        return _token_ids(self.tokenizer, text)
+
+
+def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: Student) -> Encoder:  # noqa: ANN401
+    """Return the encoder for a task.
+
+    Raises:
+        ModelError: two labels have the same tokens, or a label's words merge with the prompt's end.
+    """
+    return Encoder(
+        tokenizer=tokenizer,
+        prompt=prompt,
+        task=task,
+        max_tokens=settings.max_tokens,
+        keep_context=settings.keep_context,
+        label_tokens=_label_tokens(tokenizer, prompt, task),
+    )
+
+
+def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Label, tuple[int, ...]]:  # noqa: ANN401
+    # Every prompt ends with the same opening words, so how label words follow them is the same for every question.
+    text = prompt.render(question="?", context="")
+    before = _token_ids(tokenizer, text)
+    words: dict[Label, tuple[int, ...]] = {}
+    for label in task.labels:
+        together = _token_ids(tokenizer, f"{text} {task.verbalizers[label].strip()}")
+        if together[: len(before)] != before or together == before:
+            raise ModelError(f"label '{label}': its words merge with the prompt's last token; choose another verbalizer")
+        words[label] = together[len(before) :]
+    if len(set(words.values())) < len(words):
+        raise ModelError(f"task.verbalizers: two of {', '.join(words)} have the same tokens; choose other words")
+    if any(one != other and other[: len(one)] == one for one in words.values() for other in words.values()):
+        # "no" against "no effect": the shorter would win by being shorter, so both are closed by the end of text.
+        words = {label: (*tokens, int(tokenizer.eos_token_id)) for label, tokens in words.items()}
+    return words
+
+
+def _token_ids(tokenizer: Any, text: str) -> tuple[int, ...]:  # noqa: ANN401  transformers' tokenizers have no common type
+    ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    return tuple(ids)

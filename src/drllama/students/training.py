@@ -1,0 +1,241 @@
+"""The training loop: loss on the label's words only, exact resume, the epoch chosen on dev.
+
+Letters: B rows of a batch, T tokens of a row, K positions of label words, V vocabulary.
+Nothing here depends on how often the loop was killed: the order of data, dropout and the learning rate are functions
+of (seed, epoch, step), and a checkpoint holds weights, moments and the story so far.
+"""
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import TypeAdapter
+
+from drllama.files import write_whole
+from drllama.ids import derive_seed
+from drllama.recipe import Finetune
+from drllama.students.encoding import Encoded
+from drllama.students.scoring import head_only_at, right_padded
+from drllama.types import Epoch, Label
+
+CHECKPOINT = "checkpoint.safetensors"
+_CHECKPOINT_EVERY_SECONDS = 60.0
+# Examples of like length are batched together within pools of this many batches: little padding, little less chance.
+_POOL_BATCHES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What is trained on, and how."""
+
+    examples: Sequence[Encoded]
+    label_tokens: Mapping[Label, tuple[int, ...]]
+    settings: Finetune
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Return the number of updates in one pass."""
+        return math.ceil(len(self.examples) / self.settings.batch_size)
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Return the batches of one epoch (from 1) as indices into the examples; each example stands in one."""
+        order = list(range(len(self.examples)))
+        shuffler = random.Random(derive_seed(self.seed, "order", epoch))
+        shuffler.shuffle(order)
+        size, pool = self.settings.batch_size, self.settings.batch_size * _POOL_BATCHES
+        batches = []
+        for start in range(0, len(order), pool):
+            alike = sorted(order[start : start + pool], key=lambda index: len(self.examples[index].tokens))
+            batches += [alike[at : at + size] for at in range(0, len(alike), size)]
+        shuffler.shuffle(batches)
+        return batches
+
+    def weights(self) -> list[float]:
+        """Return the weight of each example in the loss; their mean is 1."""
+        labels = [str(question.example.label) for question in self.examples]
+        if self.settings.class_weights == "none":
+            return [1.0] * len(labels)
+        counts = {label: labels.count(label) for label in set(labels)}
+        return [len(labels) / (len(counts) * counts[label]) for label in labels]
+
+
+@dataclass(slots=True)
+class _Story:
+    """How far training has come; all that isn't a tensor."""
+
+    step: int
+    loss_sum: float
+    """Over the steps of the running epoch."""
+    epochs: list[Epoch]
+
+
+def train_adapter(
+    model: Any,  # noqa: ANN401  a PEFT model
+    lesson: Lesson,
+    *,
+    workspace: Path,
+    on_dev: Callable[[int, float | None], Epoch],
+    on_step: Callable[[str, int], None],
+) -> tuple[tuple[Epoch, ...], int]:
+    """Train the model's adapter, leave the chosen epoch's weights in it, and return all epochs and the chosen one.
+
+    ``on_dev(number, train_loss)`` scores dev; ``on_step(activity, examples)`` hears of each update. The checkpoint in
+    ``workspace`` is used if there is one.
+    """
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = torch.optim.AdamW(
+        weights.values(), lr=lesson.settings.learning_rate, weight_decay=lesson.settings.weight_decay
+    )
+    best: dict[str, torch.Tensor] = {}
+    story = _load(workspace, weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
+    example_weights, saved_at = lesson.weights(), time.monotonic()
+    total = lesson.steps_per_epoch * lesson.settings.epochs
+    while story.step < total or len(story.epochs) < lesson.settings.epochs:
+        number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.steps_per_epoch
+        if at < lesson.steps_per_epoch:
+            batch = lesson.batches(number)[at]
+            story.loss_sum += _update(model, optimizer, lesson, batch, example_weights, step=story.step, total=total)
+            story.step += 1
+            on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
+        else:
+            story.epochs.append(on_dev(number, story.loss_sum / lesson.steps_per_epoch))
+            story.loss_sum = 0.0
+            if _chosen(story.epochs, lesson.settings) == number:
+                best = {name: weight.detach().clone() for name, weight in weights.items()}
+        if at == lesson.steps_per_epoch or time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS:
+            _save(workspace, weights, optimizer, best, story)
+            saved_at = time.monotonic()
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(best[name])
+    return tuple(story.epochs), _chosen(story.epochs, lesson.settings)
+
+
+def _update(
+    model: Any,  # noqa: ANN401
+    optimizer: torch.optim.Optimizer,
+    lesson: Lesson,
+    batch: Sequence[int],
+    example_weights: Sequence[float],
+    *,
+    step: int,
+    total: int,
+) -> float:
+    """Make one update and return the batch's weighted mean loss in nats."""
+    settings = lesson.settings
+    optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate_share(step, total, settings.warmup_share)
+    whole = sum(example_weights[index] for index in batch)
+    at_once = settings.micro_batch_size or (1 if model.device.type == "cpu" else len(batch))
+    loss_sum = 0.0
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
+        model.train()
+        for start in range(0, len(batch), at_once):
+            part = batch[start : start + at_once]
+            nats_B = label_nats(model, [lesson.examples[index] for index in part], lesson.label_tokens)
+            shares_B = torch.tensor([example_weights[index] / whole for index in part], device=nats_B.device)
+            loss = (nats_B * shares_B).sum()
+            loss.backward()
+            loss_sum += loss.item()
+        model.eval()
+    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss_sum
+
+
+def label_nats(
+    model: Any,  # noqa: ANN401
+    batch: Sequence[Encoded],
+    label_tokens: Mapping[Label, tuple[int, ...]],
+) -> torch.Tensor:
+    """Return, differentiable, the negative log-likelihood in nats of each question's gold label, [B]."""
+    words = [label_tokens[str(question.example.label)] for question in batch]
+    rows = [(*question.tokens, *word[:-1]) for question, word in zip(batch, words, strict=True)]
+    tokens_BT, positions_BT = right_padded(rows, model.device)
+    # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
+    starts = [len(question.tokens) - 1 for question in batch]
+    longest = max(map(len, words))
+    asked_BK = torch.tensor([[start + min(at, len(word) - 1) for at in range(longest)] for start, word in zip(starts, words, strict=True)])
+    gold_BK = torch.tensor([[*word, *[word[-1]] * (longest - len(word))] for word in words])
+    real_BK = torch.tensor([[at < len(word) for at in range(longest)] for word in words])
+    asked_BK, gold_BK, real_BK = (tensor.to(model.device) for tensor in (asked_BK, gold_BK, real_BK))
+    with head_only_at(model, asked_BK):
+        logits_BKV = model(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).logits
+    nats_BK = -torch.log_softmax(logits_BKV.float(), dim=-1).gather(2, gold_BK[:, :, None])[:, :, 0]
+    return (nats_BK * real_BK).sum(dim=1)
+
+
+def _rate_share(step: int, total: int, warmup_share: float) -> float:
+    """Return the share of the highest learning rate at a step (from 0): up in a line, then down to 0 in a line."""
+    warmup = math.ceil(total * warmup_share)
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / max(1, total - warmup)
+
+
+def _chosen(epochs: Sequence[Epoch], settings: Finetune) -> int:
+    match settings.choose_epoch_by:
+        case "last":
+            return epochs[-1].number
+        case "nll":
+            return min(epochs, key=lambda epoch: epoch.dev_nll_nats).number
+        case "accuracy":
+            return max(epochs, key=lambda epoch: (epoch.dev_accuracy, -epoch.dev_nll_nats)).number
+        case "macro_f1":
+            return max(epochs, key=lambda epoch: (epoch.dev_macro_f1, -epoch.dev_nll_nats)).number
+
+
+def _save(
+    workspace: Path,
+    weights: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    best: Mapping[str, torch.Tensor],
+    story: _Story,
+) -> None:
+    tensors = {f"best/{name}": weight for name, weight in best.items()}
+    for name, weight in weights.items():
+        tensors[f"weight/{name}"] = weight.detach()
+        for moment, value in optimizer.state[weight].items():
+            tensors[f"adam/{name}/{moment}"] = value
+    told = json.dumps(asdict(story))
+    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_whole(workspace / CHECKPOINT, safetensors.torch.save(plain, metadata={"story": told}))
+
+
+def _load(
+    workspace: Path,
+    weights: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    best: dict[str, torch.Tensor],
+) -> _Story | None:
+    path = workspace / CHECKPOINT
+    if not path.exists():
+        return None
+    with safetensors.safe_open(path, framework="pt", device="cpu") as file:
+        told = json.loads(file.metadata()["story"])
+        names = list(file.keys())
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(file.get_tensor(f"weight/{name}"))
+                prefix = f"adam/{name}/"
+                optimizer.state[weight] = {
+                    key.removeprefix(prefix): file.get_tensor(key).to(
+                        "cpu" if key.endswith("/step") else weight.device
+                    )
+                    for key in names
+                    if key.startswith(prefix)
+                }
+        best.update(
+            {name: file.get_tensor(f"best/{name}").to(weights[name].device) for name in weights if f"best/{name}" in names}
+        )
+    return _Story(step=told["step"], loss_sum=told["loss_sum"], epochs=TypeAdapter(list[Epoch]).validate_python(told["epochs"]))
