@@ -180,6 +180,7 @@ class StudentCard:
     tokenizer_sha256: str
     num_parameters: int
     device: str
+    """``cpu`` or ``cuda``, a comma, then its threads or its name."""
     dtype: str
 
 
@@ -222,7 +223,7 @@ class StepRecord:
     folder: str
     """Relative to the store."""
     seconds: float
-    """Working time of the step when it was carried out, kills left out."""
+    """Working time of the sitting that finished the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

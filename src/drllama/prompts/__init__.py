@@ -52,4 +52,6 @@ def student_prompt(version: str) -> StudentPrompt:
 
 def student_prompt_versions() -> list[str]:
     """Return the versions there are, sorted."""
-    return sorted(file.name.removesuffix(".jinja") for file in _STUDENT_TEMPLATES.iterdir() if file.name.endswith(".jinja"))
+    return sorted(
+        file.name.removesuffix(".jinja") for file in _STUDENT_TEMPLATES.iterdir() if file.name.endswith(".jinja")
+    )

@@ -1,6 +1,6 @@
 """What users write: one YAML file, every setting documented, unknown names refused."""
 
-from drllama.recipe.reading import ResolvedRecipe, Setting, read_recipe, resolve
+from drllama.recipe.reading import ResolvedRecipe, Setting, as_yaml, read_recipe, resolve
 from drllama.recipe.sections import (
     Columns,
     CsvFiles,
@@ -39,6 +39,7 @@ __all__ = [
     "Student",
     "TableFiles",
     "TaskSection",
+    "as_yaml",
     "read_recipe",
     "resolve",
 ]

@@ -49,6 +49,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what our loader would read as something else; that is less than YAML 1.1 would."""
+
+
+_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+
 def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
     """Return the recipe of a YAML file with ``A.B=VALUE`` assignments laid over it.
 
@@ -58,7 +65,9 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe, such as experiments/demo/recipe.yaml") from error
+        raise RecipeError(
+            f"{path}: {error.strerror}; give the path of a recipe, such as experiments/demo/recipe.yaml"
+        ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 at byte {error.start}; save the recipe as UTF-8") from error
     try:
@@ -66,7 +75,7 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
         origins: dict[str, str] = {}
         if isinstance(node, yaml.MappingNode):
             _note_origins(node, "", path, origins)
-        raw = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with fewer booleans
+        raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
@@ -78,7 +87,9 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
     return resolve(raw, origins=origins, where=str(path))
 
 
-def resolve(raw: Mapping[str, object], *, origins: Mapping[str, str] | None = None, where: str = "recipe") -> ResolvedRecipe:
+def resolve(
+    raw: Mapping[str, object], *, origins: Mapping[str, str] | None = None, where: str = "recipe"
+) -> ResolvedRecipe:
     """Return the recipe of plain settings, every default filled in.
 
     Raises:
@@ -97,12 +108,19 @@ def resolve(raw: Mapping[str, object], *, origins: Mapping[str, str] | None = No
     return ResolvedRecipe(recipe=recipe, settings=tuple(settings))
 
 
+def as_yaml(recipe: Recipe) -> str:
+    """Return the recipe with every setting written out, as a file that reads as the same recipe."""
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
 def _note_origins(node: yaml.MappingNode, prefix: str, path: Path, origins: dict[str, str]) -> None:
     for key, value in node.value:
         dotted = f"{prefix}{key.value}"
         if dotted in origins:
             raise RecipeError(f"{path} line {key.start_mark.line + 1}: '{dotted}' stands twice; keep one of them")
         origins[dotted] = f"{path} line {key.start_mark.line + 1}"
+        if dotted == "student" and isinstance(value, yaml.ScalarNode):
+            origins["student.model"] = origins.pop(dotted)
         if isinstance(value, yaml.MappingNode):
             _note_origins(value, f"{dotted}.", path, origins)
 
@@ -112,11 +130,14 @@ def _assign(raw: dict[str, Any], assignment: str, origins: dict[str, str]) -> No
     if not equals or not dotted.strip():
         raise RecipeError(f"--set {assignment}: write it as SETTING=VALUE, such as --set finetune.epochs=2")
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  a SafeLoader with fewer booleans
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {assignment}: the value isn't YAML; put it in quotes") from error
+    dotted = (
+        {"student": "student.model"}.get(dotted.strip(), dotted.strip()) if isinstance(value, str) else dotted.strip()
+    )
     here = raw
-    *parents, last = dotted.strip().split(".")
+    *parents, last = dotted.split(".")
     for parent in parents:
         inner = here.get(parent)
         if isinstance(inner, str):  # a bare name such as `data: pubmedqa-demo` or `student: smollm2-135m`
@@ -124,7 +145,7 @@ def _assign(raw: dict[str, Any], assignment: str, origins: dict[str, str]) -> No
         here[parent] = dict(inner) if isinstance(inner, dict) else {}
         here = here[parent]
     here[last] = value
-    origins[dotted.strip()] = "--set"
+    origins[dotted] = "--set"
 
 
 def _origin(path: str, origins: Mapping[str, str]) -> str:
@@ -188,9 +209,13 @@ def _nearest(path: str) -> str:
     everything = list(dict.fromkeys(known_settings()))
     siblings = [known for known in everything if known.rpartition(".")[0] == parent]
     by_name = {known.rpartition(".")[2]: known for known in reversed([*siblings, *everything])}
-    initials = {"".join(word[0] for word in known.split("_")): by_name[known] for known in reversed(by_name) if "_" in known}
+    initials = {
+        "".join(word[0] for word in known.split("_")): by_name[known] for known in reversed(by_name) if "_" in known
+    }
     here = {known.rpartition(".")[2]: known for known in siblings}
-    close = difflib.get_close_matches(name, here, n=1, cutoff=0.6) or difflib.get_close_matches(name, by_name, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(name, here, n=1, cutoff=0.6) or difflib.get_close_matches(
+        name, by_name, n=1, cutoff=0.75
+    )
     if close:
         return f"did you mean '{here.get(close[0]) or by_name[close[0]]}'?"
     if name in initials:

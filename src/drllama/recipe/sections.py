@@ -56,7 +56,9 @@ class TaskSection(Section):
         if len(set(self.labels)) < len(self.labels):
             raise ValueError("labels must differ from each other")
         if unknown := set(self.verbalizers) - set(self.labels):
-            raise ValueError(f"verbalizers name {', '.join(sorted(unknown))}, not among labels {', '.join(self.labels)}")
+            raise ValueError(
+                f"verbalizers name {', '.join(sorted(unknown))}, not among labels {', '.join(self.labels)}"
+            )
         words = [self.verbalizers.get(label, label).strip() for label in self.labels]
         if "" in words or len(set(words)) < len(words):
             raise ValueError("verbalizers must differ from each other and can't be empty")

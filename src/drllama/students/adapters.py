@@ -1,7 +1,9 @@
 """Adapters in PEFT's format, and beside each the note of what it was made for and from."""
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +55,23 @@ def with_new_adapter(model: Any, method: Lora, *, seed: int) -> Any:  # noqa: AN
         layers_to_transform=_top_layers(model, method.top_layers),
     )
     _check_targets(model, method)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _peft_warnings_off():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
+
+
+def with_saved_adapter(model: Any, folder: Path) -> Any:  # noqa: ANN401
+    """Return the model wrapped in an adapter that ``save_adapter`` wrote, in evaluation mode."""
+    with _peft_warnings_off():
+        return peft.PeftModel.from_pretrained(model, folder).eval()
+
+
+@contextmanager
+def _peft_warnings_off() -> Iterator[None]:
+    # PEFT 0.21 asks transformers 5.2x for an attribute under its old name; nothing that a user could mend.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        yield
 
 
 def _top_layers(model: Any, wanted: int | None) -> list[int] | None:  # noqa: ANN401
@@ -63,7 +79,9 @@ def _top_layers(model: Any, wanted: int | None) -> list[int] | None:  # noqa: AN
         return None
     there = int(model.config.get_text_config().num_hidden_layers)
     if wanted > there:
-        raise RecipeError(f"finetune.method.lora.top_layers is {wanted}, the student has {there}; choose fewer, or null for all")
+        raise RecipeError(
+            f"finetune.method.lora.top_layers is {wanted}, the student has {there}; choose fewer, or null for all"
+        )
     return list(range(there - wanted, there))
 
 
@@ -71,7 +89,9 @@ def _check_targets(model: Any, method: Lora) -> None:  # noqa: ANN401
     if method.targets == "all-linear":
         return
     linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    linear -= {name.rpartition(".")[2] for name, module in model.named_modules() if module is model.get_output_embeddings()}
+    linear -= {
+        name.rpartition(".")[2] for name, module in model.named_modules() if module is model.get_output_embeddings()
+    }
     if unknown := [target for target in method.targets if target not in linear]:
         raise RecipeError(
             f"finetune.method.lora.targets: the student has no module '{unknown[0]}'; choose of {', '.join(sorted(linear))}"

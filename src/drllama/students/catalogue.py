@@ -127,7 +127,9 @@ def _packaged_files(student: PackagedStudent) -> tuple[Path, ...]:
         try:
             installed = distribution(package)
         except PackageNotFoundError:
-            raise MissingExtra(f"student {student.name}: package {package} isn't installed; {student.install_command}") from None
+            raise MissingExtra(
+                f"student {student.name}: package {package} isn't installed; {student.install_command}"
+            ) from None
         path = Path(str(installed.locate_file(inner)))
         if not path.is_file():
             raise ModelError(

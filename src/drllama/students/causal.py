@@ -1,7 +1,7 @@
 """A causal language model as a student."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +10,16 @@ import peft
 from drllama.errors import DataError, ModelError
 from drllama.ids import derive_seed
 from drllama.prompts import student_prompt
+from drllama.protocols import TRAINING_COST, Progress
 from drllama.recipe import Evaluate, Finetune
 from drllama.recipe import Student as StudentSettings
 from drllama.stats import evaluate_predictions
-from drllama.students.adapters import AdapterNote, read_note, save_adapter, with_new_adapter
+from drllama.students.adapters import AdapterNote, read_note, save_adapter, with_new_adapter, with_saved_adapter
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.scoring import label_scores
 from drllama.students.training import Lesson, train_adapter
 from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task
-
-# A training step costs a forward pass and a backward pass of about one and a half.
-TRAINING_UNITS = 2.5
 
 
 class CausalStudent:
@@ -52,7 +50,9 @@ class CausalStudent:
         fitting.sort(key=lambda encoded: -len(encoded.tokens))
         for start in range(0, len(fitting), self._batch_size):
             batch = fitting[start : start + self._batch_size]
-            for encoded, scores in zip(batch, label_scores(self._model, batch, self._encoder.label_tokens), strict=True):
+            for encoded, scores in zip(
+                batch, label_scores(self._model, batch, self._encoder.label_tokens), strict=True
+            ):
                 finite = all(map(math.isfinite, scores.values()))
                 yield _prediction(
                     encoded.example,
@@ -70,9 +70,9 @@ class CausalStudent:
         settings: Finetune,
         seed: int,
         workspace: Path,
-        on_work: Callable[[str, float], None],
+        progress: Progress,
     ) -> Finetuned:
-        """Train an adapter, leave it in ``workspace/adapter`` and wear it from now on (see ``protocols.Student``)."""
+        """Train an adapter and leave it in ``workspace/adapter`` (see ``protocols.Student``)."""
         encoded = [self._encoder.encode(example) for example in train]
         fitting = [one for one in encoded if isinstance(one, Encoded)]
         if not fitting:
@@ -89,8 +89,8 @@ class CausalStudent:
             self._model,
             lesson,
             workspace=workspace,
-            on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, on_work),
-            on_step=lambda activity, examples: on_work(activity, examples * TRAINING_UNITS),
+            on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, progress),
+            on_step=lambda activity, examples: progress.work(activity, examples * TRAINING_COST),
         )
         note = self._note(tuple(example.id for example in (*train, *dev)))
         save_adapter(self._model, workspace / "adapter", note)
@@ -99,13 +99,15 @@ class CausalStudent:
             chosen_epoch=chosen,
             num_steps=lesson.steps_per_epoch * settings.epochs,
             num_examples=len(fitting),
-            left_out=tuple(f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)),
+            left_out=tuple(
+                f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)
+            ),
             truncated_examples=sum(one.truncated_tokens > 0 for one in fitting),
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
 
-    def wear(self, adapter: Path) -> None:
-        """Put on an adapter that ``finetune`` left (see ``protocols.Student``)."""
+    def wear(self, adapter: Path) -> frozenset[str]:
+        """Put on an adapter, and return the ids that it must not be scored on (see ``protocols.Student``)."""
         found, wanted = read_note(adapter), self._note(())
         for what, theirs, ours in (
             ("base weights", found.weights_sha256, wanted.weights_sha256),
@@ -113,21 +115,22 @@ class CausalStudent:
             ("labels and verbalizers", list(found.verbalizers.items()), list(wanted.verbalizers.items())),
         ):
             if theirs != ours:
-                raise ModelError(f"{adapter}: made for other {what} ({theirs}, here {ours}); use the recipe that made it")
+                raise ModelError(
+                    f"{adapter}: made for other {what} ({theirs}, here {ours}); use the recipe that made it"
+                )
         self._undress()
-        self._model = peft.PeftModel.from_pretrained(self._model, adapter).eval()
+        self._model = with_saved_adapter(self._model, adapter)
+        return frozenset(found.trained_on)
 
     def _undress(self) -> None:
         if isinstance(self._model, peft.PeftModel):
             self._model = self._model.unload()
 
-    def _dev_epoch(
-        self, dev: Sequence[Example], number: int, loss: float | None, on_work: Callable[[str, float], None]
-    ) -> Epoch:
+    def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float | None, progress: Progress) -> Epoch:
         predictions = []
         for prediction in self.score(dev):
             predictions.append(prediction)
-            on_work(f"scoring dev after epoch {number}", 1)
+            progress.work(f"scoring dev after epoch {number}", 1)
         # Only the values are used, so the fewest resamplings that the settings allow.
         counted = evaluate_predictions(
             predictions,

@@ -105,7 +105,9 @@ def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Lab
     for label in task.labels:
         together = _token_ids(tokenizer, f"{text} {task.verbalizers[label].strip()}")
         if together[: len(before)] != before or together == before:
-            raise ModelError(f"label '{label}': its words merge with the prompt's last token; choose another verbalizer")
+            raise ModelError(
+                f"label '{label}': its words merge with the prompt's last token; choose another verbalizer"
+            )
         words[label] = together[len(before) :]
     if len(set(words.values())) < len(words):
         raise ModelError(f"task.verbalizers: two of {', '.join(words)} have the same tokens; choose other words")

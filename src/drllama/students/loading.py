@@ -57,14 +57,16 @@ def load_model(settings: Student) -> LoadedModel:
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"student.model {settings.model}: {_first_line(error)}; give a causal language model") from error
+            raise ModelError(
+                f"student.model {settings.model}: {_first_line(error)}; give a causal language model"
+            ) from error
     model = model.to(device).eval().requires_grad_(False)
     card = StudentCard(
         model=settings.model,
         weights_sha256=_hash_of(folder, _WEIGHTS),
         tokenizer_sha256=_hash_of(folder, _TOKENIZER),
         num_parameters=sum(weight.numel() for weight in model.parameters()),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        device=_device_name(device),
         dtype=str(dtype).removeprefix("torch."),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, card=card)
@@ -80,6 +82,12 @@ def _device(wanted: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"student.device {wanted}: this machine has no CUDA device; choose auto or cpu")
     return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda, {torch.cuda.get_device_name(device)}"
+    return f"{device.type}, {torch.get_num_threads()} threads"
 
 
 def _dtype(wanted: str, device: torch.device) -> torch.dtype:
@@ -139,7 +147,9 @@ def _convert(parts: GgufParts, folder: Path) -> None:
         except ImportError as error:
             raise MissingExtra("reading a GGUF file needs the package gguf; pip install 'drllama[train]'") from error
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ModelError(f"student {parts.name}: {_first_line(error)}; not a GGUF file that transformers reads") from error
+            raise ModelError(
+                f"student {parts.name}: {_first_line(error)}; not a GGUF file that transformers reads"
+            ) from error
         # transformers marks a model from GGUF as quantized and refuses to save it, though its weights are plain fp32.
         model.hf_quantizer = None
         for mark in ("quantization_config", "_pre_quantization_dtype"):
@@ -157,7 +167,9 @@ def _downloaded(hub: HubModel) -> Path:
     try:
         return Path(snapshot_download(hub.name, revision=hub.revision, allow_patterns=wanted))
     except RepositoryNotFoundError as error:
-        raise ModelError(f"student.model {hub.name}: the Hub has no such model (or it needs a token); check the id") from error
+        raise ModelError(
+            f"student.model {hub.name}: the Hub has no such model (or it needs a token); check the id"
+        ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"student.model {hub.name}: the Hugging Face Hub can't be reached and the model isn't in its cache; "

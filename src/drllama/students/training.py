@@ -165,7 +165,9 @@ def label_nats(
     # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
     starts = [len(question.tokens) - 1 for question in batch]
     longest = max(map(len, words))
-    asked_BK = torch.tensor([[start + min(at, len(word) - 1) for at in range(longest)] for start, word in zip(starts, words, strict=True)])
+    asked_BK = torch.tensor(
+        [[start + min(at, len(word) - 1) for at in range(longest)] for start, word in zip(starts, words, strict=True)]
+    )
     gold_BK = torch.tensor([[*word, *[word[-1]] * (longest - len(word))] for word in words])
     real_BK = torch.tensor([[at < len(word) for at in range(longest)] for word in words])
     asked_BK, gold_BK, real_BK = (tensor.to(model.device) for tensor in (asked_BK, gold_BK, real_BK))
@@ -229,13 +231,17 @@ def _load(
                 weight.copy_(file.get_tensor(f"weight/{name}"))
                 prefix = f"adam/{name}/"
                 optimizer.state[weight] = {
-                    key.removeprefix(prefix): file.get_tensor(key).to(
-                        "cpu" if key.endswith("/step") else weight.device
-                    )
+                    key.removeprefix(prefix): file.get_tensor(key).to("cpu" if key.endswith("/step") else weight.device)
                     for key in names
                     if key.startswith(prefix)
                 }
         best.update(
-            {name: file.get_tensor(f"best/{name}").to(weights[name].device) for name in weights if f"best/{name}" in names}
+            {
+                name: file.get_tensor(f"best/{name}").to(weights[name].device)
+                for name in weights
+                if f"best/{name}" in names
+            }
         )
-    return _Story(step=told["step"], loss_sum=told["loss_sum"], epochs=TypeAdapter(list[Epoch]).validate_python(told["epochs"]))
+    return _Story(
+        step=told["step"], loss_sum=told["loss_sum"], epochs=TypeAdapter(list[Epoch]).validate_python(told["epochs"])
+    )

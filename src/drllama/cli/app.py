@@ -1,0 +1,220 @@
+"""The commands. Each is a translation: settings live in the recipe, work is done by ``pipeline``."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drllama.errors import DataError, RecipeError
+from drllama.types import SplitName
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make a small language model good at the questions of one domain, and say honestly whether it worked.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe's YAML file.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="Override one setting; may be given often.")
+]
+StoreFolder = Annotated[
+    Path, typer.Option("--store", envvar="DRLLAMA_STORE", metavar="FOLDER", help="Where results are kept.")
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or how it begins.")]
+_STORE = Path("runs")
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
+
+
+@app.command()
+def run(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = _STORE) -> None:
+    """Carry out RECIPE, reusing every step whose result is already stored, and print the result."""
+    from drllama import pipeline
+    from drllama.cli.progress import ShownProgress
+    from drllama.cli.tables import run_summary
+    from drllama.recipe import read_recipe
+    from drllama.store import Store
+
+    resolved = read_recipe(recipe, assignments or ())
+    command = shlex.join(
+        ["drllama", "run", str(recipe), *(word for one in assignments or () for word in ("--set", one))]
+    )
+    with ShownProgress() as progress:
+        finished = pipeline.run(resolved.recipe, store=Store(store), progress=progress, command=command)
+    _say(run_summary(finished, store))
+
+
+@app.command()
+def explain(recipe: RecipePath, assignments: Assignments = None) -> None:
+    """Print every setting of RECIPE, its value and where the value came from."""
+    from drllama.cli.tables import table
+    from drllama.prompts import student_prompt
+    from drllama.recipe import read_recipe
+
+    resolved = read_recipe(recipe, assignments or ())
+    _say(
+        table(
+            ["setting", "value", "came from"],
+            [[one.path, _shown(one.value), one.came_from] for one in resolved.settings],
+        )
+    )
+    prompt = student_prompt(resolved.recipe.student.prompt)
+    question = prompt.render(question="QUESTION?", context="CONTEXT.")
+    _say(f"\nThe student reads ({prompt.version}, sha256 {prompt.sha256[:12]}):\n{question}")
+
+
+@app.command("runs")
+def list_runs(store: StoreFolder = _STORE) -> None:
+    """List the finished runs, the oldest first."""
+    from drllama.cli.tables import table
+    from drllama.store import Store
+
+    runs = Store(store).runs()
+    if not runs:
+        _say(f"{store}: no finished runs; make one with: drllama run RECIPE")
+        return
+    rows = [
+        [
+            one.id,
+            one.finished_at,
+            one.student.model,
+            f"{one.evaluations[-1].metrics['accuracy'].value:.3f}",
+            f"{one.evaluations[-1].metrics['macro_f1'].value:.3f}",
+        ]
+        for one in runs
+    ]
+    _say(table(["run", "finished (UTC)", "student", "accuracy", "macro-F1"], rows))
+
+
+@app.command()
+def show(name: RunName, store: StoreFolder = _STORE) -> None:
+    """Print a finished run: its table, its steps and where they lie."""
+    from drllama.cli.tables import run_summary
+    from drllama.store import Store
+
+    finished = Store(store).run(name)
+    _say(run_summary(finished, store))
+    for step in finished.steps:
+        _say(f"{step.stage:<9} {step.seconds:8.1f} s  {store / step.folder}")
+
+
+@app.command("eval")
+def evaluate(
+    name: RunName,
+    split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
+    on: Annotated[Path | None, typer.Option(metavar="RECIPE", help="Ask the questions of this recipe's data.")] = None,
+    assignments: Assignments = None,
+    store: StoreFolder = _STORE,
+) -> None:
+    """Score a finished run's student on a split of its data, or of another recipe's."""
+    from drllama import pipeline
+    from drllama.cli.progress import ShownProgress
+    from drllama.cli.tables import evaluation_table
+    from drllama.recipe import read_recipe
+    from drllama.store import Store
+
+    kept = Store(store)
+    if assignments and on is None:
+        raise RecipeError("--set changes the recipe given by --on; give --on RECIPE too")
+    other = read_recipe(on, assignments or ()).recipe if on else None
+    with ShownProgress() as progress:
+        found = pipeline.evaluate_run(kept.run(name), split=_split(split), on=other, store=kept, progress=progress)
+    _say(f"{name} on {split} of {on or 'its own data'}, {len(found[0].predictions)} questions")
+    _say(evaluation_table(found))
+
+
+@app.command()
+def ask(
+    name: RunName,
+    question: Annotated[str, typer.Argument(metavar="QUESTION")],
+    context: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The text to answer from; - reads standard input.")
+    ] = None,
+    store: StoreFolder = _STORE,
+) -> None:
+    """Ask a finished run's student one question."""
+    from drllama import pipeline
+    from drllama.cli.tables import answer_lines
+    from drllama.store import Store
+
+    kept = Store(store)
+    answer = pipeline.ask(kept.run(name), question, _context(context), store=kept)
+    _say(answer_lines(answer))
+
+
+@app.command("data")
+def describe_data(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A recipe, pubmedqa-demo, or a .json, .jsonl or .csv file.")
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="The labels of a .jsonl or .csv file, such as yes,no,maybe.")
+    ] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Describe a source of questions: counts, label balance, lengths, duplicates within and across splits."""
+    from drllama import plugins
+    from drllama.cli.describing import description_text, recipe_for
+    from drllama.stages.describe import describe
+
+    found = plugins.make_source(recipe_for(source, labels, assignments or ()))
+    _say(description_text(describe(found.load(), found.task)))
+
+
+@app.command()
+def models() -> None:
+    """List the students known by name, their licence, and whether they are ready."""
+    from drllama.cli.tables import table
+    from drllama.students.catalogue import student_states
+
+    rows = [
+        [
+            one.student.name,
+            one.state,
+            f"{one.student.num_parameters / 1e6:.0f} M",
+            one.student.licence,
+            one.student.about,
+            one.place,
+        ]
+        for one in student_states()
+    ]
+    _say(table(["student", "state", "size", "licence", "what it is", "where it lies, or how to get it"], rows))
+    _say("Any causal language model works too: a Hugging Face Hub id, a folder, or a .gguf file.")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, cores, memory, matrix-product rate, students; what is missing and how to get it."""
+    from drllama.cli.doctor import checkup
+
+    for line in checkup():
+        _say(line)
+
+
+def _split(name: str) -> SplitName:
+    match name:
+        case "train" | "dev" | "test":
+            return name
+        case _:
+            raise RecipeError(f"--split {name}: choose train, dev or test")
+
+
+def _context(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"--context {path}: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"--context {path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)

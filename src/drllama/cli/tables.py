@@ -1,0 +1,79 @@
+"""Results as aligned plain text: the same on a terminal, in a log and in an e-mail."""
+
+import math
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from drllama.types import Estimate, Evaluation, Outcome, Prediction, Run
+
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("macro_f1", "macro-F1"),
+    ("nll", "NLL (nats)"),
+    ("brier", "Brier"),
+    ("ece", "ECE"),
+)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under a header, columns aligned on the left, wide characters counted as two."""
+    cells = [list(header), *map(list, rows)]
+    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
+    """Return the systems with their metrics and intervals, and a line for questions without an answer."""
+    shown = [(key, name) for key, name in _METRICS if any(key in one.metrics for one in evaluations)]
+    rows = [[one.system, *(_estimate(one.metrics.get(key)) for key, _ in shown)] for one in evaluations]
+    lines = [table(["system", *(name for _, name in shown)], rows)]
+    for one in evaluations:
+        silent = one.counts[Outcome.FAILED] + one.counts[Outcome.UNPARSED]
+        if silent:
+            lines.append(f"{one.system}: {silent} of {len(one.predictions)} questions got no answer and count as wrong")
+    return "\n".join(lines)
+
+
+def run_summary(run: Run, store: Path) -> str:
+    """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
+    tuned = run.finetuned
+    sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
+    adapter = next(store / step.folder / "adapter" for step in run.steps if step.stage == "finetune")
+    return "\n".join(
+        [
+            f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
+            f"epoch {tuned.chosen_epoch} of {len(tuned.epochs)} chosen on dev; scored on {run.split_sizes['test']} test questions",
+            "",
+            evaluation_table(run.evaluations),
+            "",
+            f"report:  {store / run.id / 'report.html'}",
+            f"adapter: {adapter}",
+        ]
+    )
+
+
+def answer_lines(answer: Prediction) -> str:
+    """Return one answer: the label, then each label's probability among the labels."""
+    if answer.choice is None or answer.scores_nats is None:
+        return f"no answer: {answer.note}"
+    top = max(answer.scores_nats.values())
+    odds = {label: math.exp(nats - top) for label, nats in answer.scores_nats.items()}
+    shares = [f"  {label:<12} {share / sum(odds.values()):.3f}" for label, share in odds.items()]
+    cut = [f"  ({answer.truncated_tokens} tokens of the context were cut off)"] if answer.truncated_tokens else []
+    return "\n".join([answer.choice, *shares, *cut])
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

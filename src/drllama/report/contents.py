@@ -1,0 +1,273 @@
+"""What a report shows, gathered once from a run and free of any layout."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from statistics import median
+
+from drllama.ids import canonical_json
+from drllama.report.verdict import notes, summary, verdict
+from drllama.types import (
+    ClassScores,
+    Epoch,
+    Estimate,
+    Evaluation,
+    Example,
+    Label,
+    Outcome,
+    Prediction,
+    ReliabilityBin,
+    Run,
+    SplitName,
+    StepRecord,
+    StudentCard,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """One system's numbers; its predictions are stored elsewhere."""
+
+    name: str
+    description: str
+    """What it does, in a few words; empty for a system that the report doesn't know."""
+    num_questions: int
+    counts: dict[str, int]
+    """By outcome."""
+    metrics: dict[str, Estimate]
+    per_class: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: gold labels; columns: chosen labels, then "no answer"."""
+    reliability: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truncation:
+    """How many contexts were cut, and by how much."""
+
+    num_questions: int
+    num_truncated: int
+    median_cut_tokens: float
+    """Over the truncated ones; 0 when there are none."""
+    max_cut_tokens: int
+    longest_input_tokens: int
+    num_training: int
+    num_training_truncated: int
+    left_out: tuple[str, ...]
+    """Training examples that don't fit at all, each with the reason."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mistake:
+    """A wrong answer with its text."""
+
+    example_id: str
+    source_id: str
+    question: str
+    context: str
+    options: tuple[tuple[Label, str], ...]
+    """The answers to choose from, each with its label; empty when the labels speak for themselves."""
+    gold: Label
+    choice: Label
+    probabilities: dict[Label, float]
+    """Over the labels; empty when the answer is a bare label."""
+    truncated_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilentNote:
+    """Why questions have no answer."""
+
+    outcome: str
+    note: str
+    num_questions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingValue:
+    """One setting of the recipe."""
+
+    path: str
+    """Dotted, such as ``finetune.epochs``."""
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportContents:
+    """Everything that a report shows, top to bottom."""
+
+    name: str
+    run_id: str
+    finished_at: str
+    summary: str
+    verdict: str
+    """How the fine-tuned student stands to the majority baseline; empty where there is none."""
+    notes: tuple[str, ...]
+    """What a reader must know before quoting a number."""
+    task: str
+    instruction: str
+    labels: tuple[Label, ...]
+    split: SplitName
+    systems: tuple[System, ...]
+    finetuned: System
+    """The one of ``systems`` that the rest of the report is about."""
+    epochs: tuple[Epoch, ...]
+    chosen_epoch: int
+    num_steps: int
+    trainable_parameters: int
+    truncation: Truncation
+    silent: tuple[SilentNote, ...]
+    num_wrong: int
+    mistakes: tuple[Mistake, ...]
+    """The surest wrong answers, surest first."""
+    student: StudentCard
+    split_sizes: dict[SplitName, int]
+    settings: tuple[SettingValue, ...]
+    environment: dict[str, str]
+    steps: tuple[StepRecord, ...]
+    command: str
+
+
+def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> ReportContents:
+    """Return what a report of this run shows, with the text of so many of the surest mistakes.
+
+    ``asked`` holds the scored questions by example id.
+
+    Raises:
+        ValueError: the run has no evaluation of the fine-tuned student, or evaluations of different splits.
+    """
+    finetuned = _finetuned(run.evaluations)
+    wrong = [prediction for prediction in finetuned.predictions if prediction.outcome is Outcome.WRONG]
+    wrong.sort(key=lambda prediction: (-_confidence(prediction, finetuned.labels), prediction.example_id))
+    systems = tuple(_system(run, evaluation) for evaluation in run.evaluations)
+    return ReportContents(
+        name=str(run.recipe["name"]),
+        run_id=run.id,
+        finished_at=run.finished_at,
+        summary=summary(run, finetuned),
+        verdict=verdict(run, finetuned),
+        notes=notes(run, finetuned),
+        task=run.task.name,
+        instruction=run.task.instruction,
+        labels=finetuned.labels,
+        split=finetuned.split,
+        systems=systems,
+        finetuned=systems[run.evaluations.index(finetuned)],
+        epochs=run.finetuned.epochs,
+        chosen_epoch=run.finetuned.chosen_epoch,
+        num_steps=run.finetuned.num_steps,
+        trainable_parameters=run.finetuned.trainable_parameters,
+        truncation=_truncation(run, finetuned),
+        silent=_silent(finetuned),
+        num_wrong=len(wrong),
+        mistakes=tuple(_mistake(prediction, asked, finetuned.labels) for prediction in wrong[:worst]),
+        student=run.student,
+        split_sizes=dict(run.split_sizes),
+        settings=tuple(SettingValue(path=path, value=value) for path, value in _flat(run.recipe)),
+        environment=dict(run.environment),
+        steps=run.steps,
+        command=run.command,
+    )
+
+
+def _finetuned(evaluations: Sequence[Evaluation]) -> Evaluation:
+    if len(splits := {evaluation.split for evaluation in evaluations}) > 1:
+        raise ValueError(
+            f"report: evaluations of {', '.join(sorted(splits))}; one table can't compare different splits"
+        )
+    found = [evaluation for evaluation in evaluations if evaluation.system == "fine-tuned"]
+    if len(found) != 1:
+        raise ValueError(f"report: {len(found)} evaluations of the fine-tuned student instead of one")
+    return found[0]
+
+
+def _system(run: Run, evaluation: Evaluation) -> System:
+    match evaluation.system:
+        case "majority":
+            description = "always the most frequent training label"
+        case "prior":
+            description = "the same answer, with the shares of the training labels as its probabilities"
+        case "untrained":
+            description = f"{run.student.model} before training"
+        case "fine-tuned":
+            description = f"{run.student.model} after training"
+        case _:
+            description = ""
+    return System(
+        name=evaluation.system,
+        description=description,
+        num_questions=len(evaluation.predictions),
+        counts={outcome.value: evaluation.counts[outcome] for outcome in Outcome},
+        metrics=dict(evaluation.metrics),
+        per_class=evaluation.per_class,
+        confusion=evaluation.confusion,
+        reliability=evaluation.reliability,
+    )
+
+
+def _truncation(run: Run, evaluation: Evaluation) -> Truncation:
+    cut = [prediction.truncated_tokens for prediction in evaluation.predictions if prediction.truncated_tokens]
+    return Truncation(
+        num_questions=len(evaluation.predictions),
+        num_truncated=len(cut),
+        median_cut_tokens=float(median(cut)) if cut else 0.0,
+        max_cut_tokens=max(cut, default=0),
+        longest_input_tokens=max((prediction.num_tokens for prediction in evaluation.predictions), default=0),
+        num_training=run.finetuned.num_examples,
+        num_training_truncated=run.finetuned.truncated_examples,
+        left_out=run.finetuned.left_out,
+    )
+
+
+def _silent(evaluation: Evaluation) -> tuple[SilentNote, ...]:
+    found = Counter(
+        (prediction.outcome.value, prediction.note)
+        for prediction in evaluation.predictions
+        if prediction.choice is None
+    )
+    return tuple(
+        SilentNote(outcome=outcome, note=note, num_questions=number)
+        for (outcome, note), number in sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _probabilities(prediction: Prediction, labels: Sequence[Label]) -> dict[Label, float]:
+    if prediction.scores_nats is None:
+        return {}
+    top = max(prediction.scores_nats[label] for label in labels)
+    odds = {label: exp(prediction.scores_nats[label] - top) for label in labels}
+    return {label: odd / sum(odds.values()) for label, odd in odds.items()}
+
+
+def _confidence(prediction: Prediction, labels: Sequence[Label]) -> float:
+    """Return the chosen label's probability; below all others where the answer is a bare label."""
+    probabilities = _probabilities(prediction, labels)
+    if not probabilities or prediction.choice is None:
+        return -1.0
+    return probabilities[prediction.choice]
+
+
+def _mistake(prediction: Prediction, asked: Mapping[str, Example], labels: Sequence[Label]) -> Mistake:
+    assert prediction.choice is not None, f"{prediction.example_id}: a wrong answer without a choice"
+    example = asked[prediction.example_id]
+    return Mistake(
+        example_id=prediction.example_id,
+        source_id=prediction.source_id,
+        question=example.question,
+        context=example.context,
+        options=tuple(zip(labels, example.options, strict=True)) if example.options else (),
+        gold=prediction.gold,
+        choice=prediction.choice,
+        probabilities=_probabilities(prediction, labels),
+        truncated_tokens=prediction.truncated_tokens,
+    )
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each setting's dotted path and value; texts as they are, everything else as JSON."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, str) else canonical_json(value)

@@ -1,0 +1,82 @@
+"""The plain-English sentences at the top of a report, and what they may not claim."""
+
+from collections.abc import Mapping
+
+from drllama.types import Estimate, Evaluation, Run
+
+
+def summary(run: Run, finetuned: Evaluation) -> str:
+    """Return one sentence: the fine-tuned student's accuracy, next to the baselines'."""
+    accuracy = finetuned.metrics["accuracy"]
+    text = (
+        f"After fine-tuning {run.student.model} on {_counted(run.finetuned.num_examples, 'question')}, accuracy on "
+        f"{_counted(accuracy.n, f'{finetuned.split} question')} is {_shown(accuracy)}"
+    )
+    others = []
+    if (majority := _named(run, "majority")) is not None:
+        others.append(f"{_always(majority)} gives {_shown(majority.metrics['accuracy'])}")
+    if (untrained := _named(run, "untrained")) is not None:
+        others.append(f"the untrained student {_shown(untrained.metrics['accuracy'])}")
+    return "; ".join([text, *others]) + "."
+
+
+def verdict(run: Run, finetuned: Evaluation) -> str:
+    """Return how the fine-tuned student's interval lies to the majority baseline; empty where there is no baseline."""
+    majority = _named(run, "majority")
+    if majority is None:
+        return ""
+    accuracy, to_beat = finetuned.metrics["accuracy"], majority.metrics["accuracy"].value
+    rival = _always(majority)
+    if to_beat < accuracy.low:
+        return (
+            "The whole interval lies above the majority baseline: "
+            f"on these questions the student is better than {rival}."
+        )
+    if to_beat > accuracy.high:
+        return (
+            "The whole interval lies below the majority baseline: "
+            f"on these questions the student is worse than {rival}."
+        )
+    return (
+        f"The interval includes the majority baseline: this run does not show that the student is better than {rival}."
+    )
+
+
+def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
+    """Return what a reader must know before quoting a number."""
+    found = []
+    source = run.recipe["data"]
+    if isinstance(source, Mapping) and "pubmedqa-demo" in source:
+        found.append(
+            "Demonstration data: this student was trained on part of the official PubMedQA test half, "
+            "so it must not be scored on the official test set."
+        )
+    choices = {prediction.choice for prediction in finetuned.predictions}
+    if len(choices) == 1 and (choice := finetuned.predictions[0].choice) is not None:
+        found.append(f"The fine-tuned student answered '{choice}' to every question.")
+    if (silent := sum(prediction.choice is None for prediction in finetuned.predictions)) > 0:
+        found.append(
+            f"{_counted(silent, 'question')} of {len(finetuned.predictions)} got no answer; "
+            "accuracy and macro-F1 count that as not correct."
+        )
+    found.append(
+        "One training run with one seed: the intervals tell how much the numbers depend on which questions were asked, "
+        "not how much they depend on the luck of training."
+    )
+    return tuple(found)
+
+
+def _named(run: Run, system: str) -> Evaluation | None:
+    return next((evaluation for evaluation in run.evaluations if evaluation.system == system), None)
+
+
+def _always(majority: Evaluation) -> str:
+    return f"always answering '{majority.predictions[0].choice}'"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _shown(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

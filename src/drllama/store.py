@@ -1,0 +1,169 @@
+"""The results folder: each step's result under its key, each run's manifest and report. Nothing is ever half there.
+
+STORE/steps/STAGE-KEY/       a finished step: result.json, step.json, and what else it made (an adapter)
+STORE/steps/STAGE-KEY.work/  an unfinished one; it outlives a kill, and the next call goes on in it
+STORE/RUN/manifest.json      a finished run, written last; beside it the report and the resolved recipe
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
+
+from drllama.errors import StoreError
+from drllama.files import disk_errors_told, write_whole
+from drllama.ids import canonical_json, fingerprint
+from drllama.types import Run, StepRecord
+
+FORMAT = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Generic[T]):
+    """A finished step."""
+
+    result: T
+    folder: Path
+    record: StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder that holds all results."""
+
+    root: Path
+
+    def has(self, stage: str, depends_on: object) -> bool:
+        """Return whether this step is finished."""
+        return (self._folder(stage, fingerprint(depends_on)) / "step.json").is_file()
+
+    def step(
+        self,
+        stage: str,
+        depends_on: object,
+        result_type: type[T],
+        work: Callable[[Path], T],
+        *,
+        on_wait: Callable[[str], None],
+    ) -> Step[T]:
+        """Return the step's result: read if it is there, else worked out now and kept.
+
+        ``depends_on`` is everything that the result depends on, as plain JSON values. ``work`` gets a folder that
+        outlives a kill. Two processes that want the same step: one works, the other waits and reads.
+
+        Raises:
+            StoreError: the disk is full, or the folder can't be written to; what was finished is kept.
+        """
+        folder = self._folder(stage, fingerprint(depends_on))
+        if not (folder / "step.json").is_file():
+            with disk_errors_told(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(folder.with_name(folder.name + ".lock"))
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    on_wait(f"another process is working on {folder.name}; waiting for it")
+                    lock.acquire()
+                try:
+                    if not (folder / "step.json").is_file():
+                        self._carry_out(stage, depends_on, folder, result_type, work)
+                finally:
+                    lock.release()
+        return self._read(folder, result_type)
+
+    def _carry_out(
+        self, stage: str, depends_on: object, folder: Path, result_type: type[T], work: Callable[[Path], T]
+    ) -> None:
+        began = time.monotonic()
+        unfinished = folder.with_name(folder.name + ".work")
+        unfinished.mkdir(exist_ok=True)
+        result = work(unfinished)
+        write_whole(unfinished / "result.json", TypeAdapter(result_type).dump_json(result, indent=1))
+        record = StepRecord(
+            stage=stage,
+            key=fingerprint(depends_on),
+            folder=str(folder.relative_to(self.root)),
+            seconds=round(time.monotonic() - began, 1),
+        )
+        write_whole(unfinished / "depends_on.json", canonical_json(depends_on))
+        write_whole(unfinished / "step.json", TypeAdapter(StepRecord).dump_json(record, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+
+    def _read(self, folder: Path, result_type: type[T]) -> Step[T]:
+        try:
+            return Step(
+                result=TypeAdapter(result_type).validate_json((folder / "result.json").read_bytes()),
+                folder=folder,
+                record=TypeAdapter(StepRecord).validate_json((folder / "step.json").read_bytes()),
+            )
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{folder}: the step's result can't be read; delete the folder and run again") from error
+
+    def _folder(self, stage: str, key: str) -> Path:
+        return self.root / "steps" / f"{stage}-{key[:16]}"
+
+    def save_run(self, run: Run, files: Mapping[str, str]) -> Path:
+        """Write a run's files, the manifest last, and return its folder."""
+        folder = self.root / run.id
+        for name, content in files.items():
+            write_whole(folder / name, content)
+        write_whole(folder / "manifest.json", TypeAdapter(Run).dump_json(run, indent=1))
+        return folder
+
+    def save_beside_run(self, run_id: str, name: str, content: str | bytes) -> Path:
+        """Write one more file into a run's folder and return its path."""
+        path = self.root / run_id / name
+        write_whole(path, content)
+        return path
+
+    def runs(self) -> list[Run]:
+        """Return all finished runs, the oldest first."""
+        found = [self._read_run(path) for path in self.root.glob("*/manifest.json")]
+        return sorted(found, key=lambda run: run.finished_at)
+
+    def run(self, name: str) -> Run:
+        """Return the run with this id, or the newest whose id begins with it.
+
+        Raises:
+            StoreError: there is none; the message names those that there are.
+        """
+        exact = self.root / name / "manifest.json"
+        if exact.is_file():
+            return self._read_run(exact)
+        runs = self.runs()
+        if matching := [run for run in runs if run.id.startswith(name)]:
+            return matching[-1]
+        there = ", ".join(run.id for run in runs[-5:]) or "none yet; make one with drllama run RECIPE"
+        raise StoreError(f"{self.root}: no finished run '{name}'; there are: {there}")
+
+    def has_run(self, run_id: str) -> bool:
+        """Return whether a run is finished."""
+        return (self.root / run_id / "manifest.json").is_file()
+
+    def step_folder(self, run: Run, stage: str) -> Path:
+        """Return the folder of one of a run's steps.
+
+        Raises:
+            StoreError: it is gone.
+        """
+        for step in run.steps:
+            if step.stage == stage and (self.root / step.folder).is_dir():
+                return self.root / step.folder
+        raise StoreError(
+            f"{self.root}: run {run.id} has no folder for its step '{stage}' any more; run its recipe again"
+        )
+
+    def _read_run(self, path: Path) -> Run:
+        try:
+            return TypeAdapter(Run).validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StoreError(
+                f"{path}: can't be read as a run of format {FORMAT}; delete its folder and run again"
+            ) from error

@@ -1,0 +1,14 @@
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_pubmedqa() -> Path:
+    """The folder with PubMedQA's own files, which are not part of the project."""
+    beside = Path(__file__).parents[1].parent / "shared"
+    folder = Path(os.environ.get("DRLLAMA_SHARED", beside)) / "data" / "pubmedqa"
+    if not folder.is_dir():
+        pytest.skip("PubMedQA's files aren't beside the checkout; DRLLAMA_SHARED names their folder")
+    return folder
