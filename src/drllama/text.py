@@ -17,15 +17,19 @@ _SENTENCE_END = regex.compile(
     regex.VERBOSE,
 )
 _ABBREVIATION = regex.compile(
-    r"(?<![^\s(]) (?: \p{L} | e\.g | i\.e | vs | cf | al | etc | nos? | figs? | ref | [dm]r | mrs | ms | prof | st | ca | approx ) \.",
+    r"""
+    (?<![^\s(])
+    (?: \p{L} | e\.g | i\.e | vs | cf | al | etc | nos? | figs? | ref | [dm]r | mrs | ms | prof | st | ca | approx )
+    \.
+    """,
     regex.IGNORECASE | regex.VERBOSE,
 )
 
 
 def normalise(text: str) -> str:
-    """Return the text for comparing: compatibility forms folded, case folded, white space collapsed.
+    r"""Return the text for comparing: compatibility forms folded, case folded, white space collapsed.
 
-    >>> normalise("Ｉs  IT\\nso?")
+    >>> normalise("Ｉs  IT\nso?")
     'is it so?'
     """
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -22,7 +22,8 @@ def checkup() -> Iterator[str]:
         yield f"{package:<21} {version}"
     yield f"processor             {processor()}, {os.cpu_count()} cores"
     yield from _memory()
-    yield f"cache                 {cache_folder()}, {shutil.disk_usage(_existing(cache_folder())).free / _GIB:.0f} GiB free"
+    free = shutil.disk_usage(_existing(cache_folder())).free / _GIB
+    yield f"cache                 {cache_folder()}, {free:.0f} GiB free"
     try:
         for name, value in plugins.load(plugins.MACHINE)():
             yield f"{name:<21} {value}"

@@ -48,7 +48,7 @@ def run_summary(run: Run, store: Path) -> str:
     return "\n".join(
         [
             f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
-            f"epoch {tuned.chosen_epoch} of {len(tuned.epochs)} chosen on dev; scored on {run.split_sizes['test']} test questions",
+            f"epoch {tuned.chosen_epoch} of {len(tuned.epochs)} chosen on dev",
             "",
             evaluation_table(run.evaluations),
             "",

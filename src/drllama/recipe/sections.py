@@ -129,7 +129,8 @@ class Columns(Section):
     label: str = "label"
     """The gold label."""
     options: str | tuple[str, ...] = "options"
-    """A column with the answers to choose from (a list, or text parted by |), or one column for each; may be missing."""
+    """A column with the answers to choose from (a list, or text parted by |), or one column for each; may be
+    missing."""
     long_answer: str = "long_answer"
     """The conclusion in words, never shown to the student; may be missing."""
     id: str = "id"

@@ -51,10 +51,9 @@ def with_new_adapter(model: Any, method: Lora, *, seed: int) -> Any:  # noqa: AN
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=method.targets if isinstance(method.targets, str) else list(method.targets),
+        target_modules=_targets(model, method),
         layers_to_transform=_top_layers(model, method.top_layers),
     )
-    _check_targets(model, method)
     with torch.random.fork_rng(), _peft_warnings_off():
         torch.manual_seed(seed)
         return peft.get_peft_model(model, config)
@@ -85,17 +84,22 @@ def _top_layers(model: Any, wanted: int | None) -> list[int] | None:  # noqa: AN
     return list(range(there - wanted, there))
 
 
-def _check_targets(model: Any, method: Lora) -> None:  # noqa: ANN401
+def _targets(model: Any, method: Lora) -> list[str]:  # noqa: ANN401
+    head = model.get_output_embeddings()
+    linear = sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module is not head
+        }
+    )
     if method.targets == "all-linear":
-        return
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-    linear -= {
-        name.rpartition(".")[2] for name, module in model.named_modules() if module is model.get_output_embeddings()
-    }
+        return linear
     if unknown := [target for target in method.targets if target not in linear]:
         raise RecipeError(
-            f"finetune.method.lora.targets: the student has no module '{unknown[0]}'; choose of {', '.join(sorted(linear))}"
+            f"finetune.method.lora.targets: the student has no module '{unknown[0]}'; choose of {', '.join(linear)}"
         )
+    return list(method.targets)
 
 
 def save_adapter(model: Any, folder: Path, note: AdapterNote) -> None:  # noqa: ANN401

@@ -133,7 +133,8 @@ def _packaged_files(student: PackagedStudent) -> tuple[Path, ...]:
         path = Path(str(installed.locate_file(inner)))
         if not path.is_file():
             raise ModelError(
-                f"student {student.name}: {package} {installed.version} has no {inner} (wanted: {version}); {student.install_command}"
+                f"student {student.name}: {package} {installed.version} has no {inner}, {version} has; "
+                f"{student.install_command}"
             )
         files.append(path)
     return tuple(files)

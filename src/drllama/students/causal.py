@@ -141,6 +141,11 @@ class CausalStudent:
             seed=0,
         ).metrics
         if "nll" not in counted:
+            if any(prediction.num_tokens for prediction in predictions):
+                raise ModelError(
+                    f"after epoch {number} the student's scores aren't numbers: training diverged; "
+                    "lower finetune.learning_rate"
+                )
             raise DataError("none of the dev questions fits student.max_tokens; raise it")
         return Epoch(
             number=number,

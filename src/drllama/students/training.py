@@ -144,7 +144,7 @@ def _update(
             nats_B = label_nats(model, [lesson.examples[index] for index in part], lesson.label_tokens)
             shares_B = torch.tensor([example_weights[index] / whole for index in part], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
         model.eval()
     torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm)
