@@ -34,6 +34,6 @@ def refuse_seen(seen: AbstractSet[str], examples: Sequence[Example], *, where: s
     known = [example for example in examples if example.id in seen]
     if known:
         raise OverlapError(
-            f"{where}: {len(known)} of {len(examples)} questions were in this adapter's training or dev data, "
-            f"the first is {known[0].origin.source_id}; score it on other questions, or train on a split that leaves these out"
+            f"{where}: {len(known)} of {len(examples)} questions were in this adapter's training or dev data, the "
+            f"first is {known[0].origin.source_id}; score it on others, or train on a split that leaves these out"
         )
