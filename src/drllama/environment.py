@@ -47,6 +47,8 @@ def _commit() -> str:
     """Return the checkout's commit, marked where files differ from it; "unknown" outside a checkout."""
     here = Path(__file__).parent
     try:
+        # Installed inside somebody else's checkout, we would report their commit as ours.
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git(here, "rev-parse", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

@@ -21,6 +21,8 @@ def disk_errors_told(path: Path) -> Iterator[None]:
                 way_out = "free some space and run the same command again: finished steps are kept"
             case errno.EACCES | errno.EPERM | errno.EROFS:
                 way_out = "choose a folder that you may write to"
+            case errno.EEXIST | errno.ENOTDIR | errno.EISDIR:
+                way_out = "a file stands where a folder belongs, or a folder where a file does; choose another place"
             case _:
                 raise
         raise StoreError(f"{path}: {os.strerror(error.errno)}; {way_out}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drllama import plugins
 from drllama.environment import environment
-from drllama.errors import DataError
+from drllama.errors import DataError, OverlapError
 from drllama.ids import derive_seed, fingerprint
 from drllama.prompts import student_prompt
 from drllama.protocols import TRAINING_COST, Progress, Student
@@ -27,10 +27,8 @@ def run(recipe: Recipe, *, store: Store, progress: Progress, command: str) -> Ru
     Raises:
         DrLlamaError: something that a person can mend; what was finished is kept.
     """
-    source = plugins.make_source(recipe)
     progress.work("reading the questions")
-    splits, task = source.load(), source.task
-    _refuse_overlap(splits)
+    splits, task = _questions(recipe)
     progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
     student = plugins.make_student(recipe, task)
     keys = _Keys(recipe, splits, task, student)
@@ -88,11 +86,11 @@ def evaluate_run(
             f"{', '.join(source.task.labels)}; choose questions with the same labels"
         )
     student = plugins.make_student(recipe, finished.task)
-    adapter = store.step_folder(finished, "finetune") / "adapter"
     asked = splits.named(split)
-    refuse_seen(student.wear(adapter), asked, where=f"run {finished.id}, split {split}")
-    keys = _Keys(recipe, splits, finished.task, student)
-    key = {"adapter": adapter.parent.name, **keys.scoring(asked)}
+    seen = student.wear(store.step_folder(finished, "finetune") / "adapter")
+    refuse_seen(seen, asked, where=f"run {finished.id}, split {split}")
+    (adapter,) = (step.key for step in finished.steps if step.stage == "finetune")
+    key = {"adapter": adapter, **_Keys(recipe, splits, finished.task, student).scoring(asked)}
     progress.expect(0 if store.has("score", key) else len(asked))
     answers = _scored(store, key, student, asked, "the fine-tuned student", progress)
     return evaluate(
@@ -101,7 +99,13 @@ def evaluate_run(
 
 
 def ask(finished: Run, question: str, context: str, *, store: Store) -> Prediction:
-    """Return a finished run's answer to one question."""
+    """Return a finished run's answer to one question.
+
+    Raises:
+        DataError: the question is empty.
+    """
+    if not question.strip():
+        raise DataError("the question is empty; write one in quotes, such as 'Does aspirin help?'")
     recipe = resolve(finished.recipe).recipe
     student = plugins.make_student(recipe, finished.task)
     student.wear(store.step_folder(finished, "finetune") / "adapter")
@@ -194,5 +198,14 @@ def _finetuned(
     return store.step("finetune", key, Finetuned, work, on_wait=progress.work)
 
 
-def _refuse_overlap(splits: Splits) -> None:
-    refuse_seen({one.id for one in (*splits.train, *splits.dev)}, splits.test, where="data")
+def _questions(recipe: Recipe) -> tuple[Splits, Task]:
+    source = plugins.make_source(recipe)
+    splits = source.load()
+    learnt = {one.id: one for one in (*splits.train, *splits.dev)}
+    for one in splits.test:
+        if one.id in learnt:
+            raise OverlapError(
+                f"{one.origin.source}: the same question stands in test ({one.origin.source_id}) and in "
+                f"{learnt[one.id].split} ({learnt[one.id].origin.source_id}); delete one of them"
+            )
+    return splits, source.task

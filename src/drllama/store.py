@@ -5,6 +5,7 @@ STORE/steps/STAGE-KEY.work/  an unfinished one; it outlives a kill, and the next
 STORE/RUN/manifest.json      a finished run, written last; beside it the report and the resolved recipe
 """
 
+import difflib
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -134,14 +135,20 @@ class Store:
         Raises:
             StoreError: there is none; the message names those that there are.
         """
-        exact = self.root / name / "manifest.json"
-        if exact.is_file():
-            return self._read_run(exact)
-        runs = self.runs()
-        if matching := [run for run in runs if run.id.startswith(name)]:
-            return matching[-1]
-        there = ", ".join(run.id for run in runs[-5:]) or "none yet; make one with drllama run RECIPE"
-        raise StoreError(f"{self.root}: no finished run '{name}'; there are: {there}")
+        manifests = {path.parent.name: path for path in self.root.glob("*/manifest.json")}
+        if name in manifests:
+            return self._read_run(manifests[name])
+        # Only the runs in question are read: one that can't be read is no hindrance to the others.
+        matching = [self._read_run(path) for run_id, path in manifests.items() if name and run_id.startswith(name)]
+        if matching:
+            return max(matching, key=lambda run: run.finished_at)
+        if not manifests:
+            raise StoreError(
+                f"{self.root}: no finished runs here; make one with drllama run RECIPE, or give --store FOLDER"
+            )
+        near = difflib.get_close_matches(name, manifests, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "drllama runs lists those that there are"
+        raise StoreError(f"{self.root}: no finished run '{name}'; {hint}")
 
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is finished."""

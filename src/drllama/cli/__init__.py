@@ -1,7 +1,10 @@
 """The command line: parse, one call, print. Each error that a person can cause is one line."""
 
+import io
 import os
 import sys
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -9,14 +12,17 @@ def main() -> None:
     from drllama.cli.app import app
     from drllama.errors import DrLlamaError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show 是 shows \u662f
     try:
         app(prog_name="drllama", standalone_mode=True)
     except DrLlamaError as error:
         sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())}\n")
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again: it goes on where it stopped\n")
-        sys.exit(130)
+    except SystemExit as end:  # typer turns a KeyboardInterrupt into this, without a word
+        if end.code == _INTERRUPTED:
+            sys.stderr.write("interrupted; run the same command again: it goes on where it stopped\n")
+        raise
     except BrokenPipeError:
         # `drllama runs | head`: nobody reads any more. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -58,13 +58,13 @@ def explain(recipe: RecipePath, assignments: Assignments = None) -> None:
     from drllama.recipe import read_recipe
 
     resolved = read_recipe(recipe, assignments or ())
+    prompt = student_prompt(resolved.recipe.student.prompt)
     _say(
         table(
             ["setting", "value", "came from"],
             [[one.path, _shown(one.value), one.came_from] for one in resolved.settings],
         )
     )
-    prompt = student_prompt(resolved.recipe.student.prompt)
     question = prompt.render(question="QUESTION?", context="CONTEXT.")
     _say(f"\nThe student reads ({prompt.version}, sha256 {prompt.sha256[:12]}):\n{question}")
 
@@ -77,7 +77,9 @@ def list_runs(store: StoreFolder = _STORE) -> None:
 
     runs = Store(store).runs()
     if not runs:
-        _say(f"{store}: no finished runs; make one with: drllama run RECIPE")
+        _say(
+            f"{store}: {'no finished runs' if store.is_dir() else 'no such folder'}; make one with: drllama run RECIPE"
+        )
         return
     rows = [
         [
@@ -95,13 +97,14 @@ def list_runs(store: StoreFolder = _STORE) -> None:
 @app.command()
 def show(name: RunName, store: StoreFolder = _STORE) -> None:
     """Print a finished run: its table, its steps and where they lie."""
-    from drllama.cli.tables import run_summary
+    from drllama.cli.tables import run_summary, table
     from drllama.store import Store
 
     finished = Store(store).run(name)
     _say(run_summary(finished, store))
-    for step in finished.steps:
-        _say(f"{step.stage:<9} {step.seconds:8.1f} s  {store / step.folder}")
+    steps = [[step.stage, f"{step.seconds:.1f} s", str(store / step.folder)] for step in finished.steps]
+    _say("\n" + table(["step", "took", "lies in"], steps))
+    _say(f"\nfinished {finished.finished_at} by: {finished.command}")
 
 
 @app.command("eval")
@@ -119,13 +122,14 @@ def evaluate(
     from drllama.recipe import read_recipe
     from drllama.store import Store
 
-    kept = Store(store)
+    kept, asked = Store(store), _split(split)
     if assignments and on is None:
         raise RecipeError("--set changes the recipe given by --on; give --on RECIPE too")
     other = read_recipe(on, assignments or ()).recipe if on else None
+    finished = kept.run(name)
     with ShownProgress() as progress:
-        found = pipeline.evaluate_run(kept.run(name), split=_split(split), on=other, store=kept, progress=progress)
-    _say(f"{name} on {split} of {on or 'its own data'}, {len(found[0].predictions)} questions")
+        found = pipeline.evaluate_run(finished, split=asked, on=other, store=kept, progress=progress)
+    _say(f"{finished.id} on {asked} of {on or 'its own data'}, {len(found[0].predictions)} questions")
     _say(evaluation_table(found))
 
 
@@ -154,7 +158,8 @@ def describe_data(
         str, typer.Argument(metavar="SOURCE", help="A recipe, pubmedqa-demo, or a .json, .jsonl or .csv file.")
     ],
     labels: Annotated[
-        str | None, typer.Option(help="The labels of a .jsonl or .csv file, such as yes,no,maybe.")
+        str | None,
+        typer.Option(help="The labels that a .jsonl or .csv file may hold, such as yes,no,maybe; else those it holds."),
     ] = None,
     assignments: Assignments = None,
 ) -> None:

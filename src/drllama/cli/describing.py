@@ -1,14 +1,20 @@
 """What ``drllama data`` reads and prints."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from drllama.cli.tables import table
 from drllama.errors import RecipeError
-from drllama.recipe import Recipe, read_recipe, resolve
-from drllama.stages.describe import Lengths, SourceDescription
+from drllama.filters.duplicates import DuplicatePair
+from drllama.recipe import Columns, Recipe, read_recipe, resolve
+from drllama.sources.rows import Row, read_csv, read_jsonl
+from drllama.stages.describe import Lengths, SourceDescription, SplitDescription
+from drllama.types import Label
 
 _SHOWN_PAIRS = 5
+_MOST_LABELS = 20
+_NAMED = ("pubmedqa", "pubmedqa-demo")
 
 
 def recipe_for(source: str, labels: str | None, assignments: Sequence[str]) -> Recipe:
@@ -18,49 +24,61 @@ def recipe_for(source: str, labels: str | None, assignments: Sequence[str]) -> R
         RecipeError: the text names no source.
     """
     path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
+    ending = path.suffix.lower()
+    if labels is not None and ending not in (".jsonl", ".csv"):
+        raise RecipeError(f"--labels {labels}: {source} brings its own labels; leave the option out")
+    if ending in (".yaml", ".yml"):
         return read_recipe(path, assignments).recipe
     if assignments:
         raise RecipeError("--set changes a recipe; give a recipe as SOURCE")
     raw: dict[str, object] = {"name": "data"}
-    match path.suffix:
+    match ending:
         case ".json" | ".parquet":
             raw["data"] = {"pubmedqa": {"path": source}}
-        case ".jsonl" | ".csv" as ending:
-            if labels is None:
-                raise RecipeError(f"{source}: say which labels are allowed, such as --labels yes,no,maybe")
+        case ".jsonl" | ".csv":
             raw["data"] = {ending[1:]: {"path": source}}
-            raw["task"] = {"labels": [label.strip() for label in labels.split(",")]}
-        case _ if source in ("pubmedqa", "pubmedqa-demo"):
+            raw["task"] = _task(path, read_jsonl if ending == ".jsonl" else read_csv, labels)
+        case _ if source in _NAMED:
             raw["data"] = source
         case _:
+            near = difflib.get_close_matches(source, _NAMED, n=1)
+            hint = f"did you mean '{near[0]}'? else " if near else ""
             raise RecipeError(
-                f"{source}: not a source; give a recipe (.yaml), pubmedqa-demo, or a .json, .jsonl or .csv file"
+                f"{source}: not a source; {hint}give a recipe (.yaml), pubmedqa-demo, or a .json, .jsonl or .csv file"
             )
     return resolve(raw, where=source).recipe
+
+
+def _task(path: Path, read: Callable[[Path], Sequence[Row]], labels: str | None) -> dict[str, object]:
+    """Return the task of a file that doesn't say which labels it may hold: those given, else those that it holds."""
+    if labels is not None:
+        return {"name": path.name, "labels": [label.strip() for label in labels.split(",")]}
+    rows = read(path)
+    column = Columns().label
+    if not any(column in row.cells for row in rows):
+        raise RecipeError(
+            f"{path}: no column '{column}' to take the labels from; write a recipe that names yours in "
+            f"data.{path.suffix.lower()[1:]}.columns.label, and give that"
+        )
+    cells = [row.cells.get(column) for row in rows]
+    texts = [str(cell).lower() if isinstance(cell, bool) else str(cell).strip() for cell in cells if cell is not None]
+    found = list(dict.fromkeys(filter(None, texts)))
+    if not 2 <= len(found) <= _MOST_LABELS:
+        raise RecipeError(
+            f"{path}: holds {len(found)} different labels; say which are allowed, such as --labels yes,no,maybe"
+        )
+    return {"name": f"{path.name} (labels as found in the file; --labels checks them)", "labels": found}
 
 
 def description_text(found: SourceDescription) -> str:
     """Return a description as aligned plain text."""
     labels = found.task.labels
-    rows = [
-        [
-            one.split,
-            str(one.num_examples),
-            str(one.num_groups),
-            *(
-                f"{one.label_counts[label]} ({one.label_counts[label] / max(1, one.num_examples):.0%})"
-                for label in labels
-            ),
-            _lengths(one.question_lengths),
-            _lengths(one.context_lengths),
-        ]
-        for one in found.splits
-    ]
-    lengths = "shortest / median / 95 % / longest"
+    header = ["split", "questions", "documents", *labels, "question characters", "context characters"]
     lines = [
-        table(["split", "questions", "documents", *labels, "question characters", "context characters"], rows),
-        f"characters: {lengths}",
+        f"task: {found.task.name}; labels: {', '.join(labels)}",
+        "",
+        table(header, [_split_row(one, labels) for one in found.splits]),
+        "characters: shortest / median / 95 % / longest",
         "",
         table(
             ["duplicates", "exact", "near", "of these from one document"],
@@ -75,17 +93,29 @@ def description_text(found: SourceDescription) -> str:
             ],
         ),
     ]
-    for pair in found.pairs[:_SHOWN_PAIRS]:
+    return "\n".join([*lines, *_pair_lines(found.pairs), *_contradiction_lines(found)])
+
+
+def _split_row(one: SplitDescription, labels: Sequence[Label]) -> list[str]:
+    shares = [
+        f"{one.label_counts[label]} ({one.label_counts[label] / max(1, one.num_examples):.0%})" for label in labels
+    ]
+    lengths = [_lengths(one.question_lengths), _lengths(one.context_lengths)]
+    return [one.split, str(one.num_examples), str(one.num_groups), *shares, *lengths]
+
+
+def _pair_lines(pairs: Sequence[DuplicatePair]) -> Iterator[str]:
+    for pair in pairs[:_SHOWN_PAIRS]:
         first, second = pair.first.origin.source_id, pair.second.origin.source_id
-        lines.append(
-            f"  {pair.kind} ({pair.similarity:.2f}): {first} ({pair.first.split}) and {second} ({pair.second.split})"
-        )
-    if len(found.pairs) > _SHOWN_PAIRS:
-        lines.append(f"  and {len(found.pairs) - _SHOWN_PAIRS} more pairs")
+        yield f"  {pair.kind} ({pair.similarity:.2f}): {first} ({pair.first.split}) and {second} ({pair.second.split})"
+    if len(pairs) > _SHOWN_PAIRS:
+        yield f"  and {len(pairs) - _SHOWN_PAIRS} more pairs"
+
+
+def _contradiction_lines(found: SourceDescription) -> Iterator[str]:
     for contradiction in found.contradictions:
         told = ", ".join(f"{one.origin.source_id} says {one.label}" for one in contradiction.examples)
-        lines.append(f"  contradiction: {told}")
-    return "\n".join(lines)
+        yield f"  contradiction: {told}"
 
 
 def _lengths(lengths: Lengths | None) -> str:

@@ -17,7 +17,9 @@ class ShownProgress:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        # Not the console's own word for it: FORCE_COLOR makes it take a log file for a terminal.
+        alive = sys.stderr.isatty() and not self._console.is_dumb_terminal
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True) if alive else None
         self._expected = self._finished = 0.0
         self._activity = ""
         self._working_since = self._last_line_at = time.monotonic()
@@ -33,7 +35,6 @@ class ShownProgress:
     ) -> None:
         """Stop showing."""
         if self._live:
-            self._live.update(Text(""))
             self._live.stop()
 
     def expect(self, units: float) -> None:

@@ -48,7 +48,7 @@ def run_summary(run: Run, store: Path) -> str:
     return "\n".join(
         [
             f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
-            f"epoch {tuned.chosen_epoch} of {len(tuned.epochs)} chosen on dev",
+            f"the weights are those after epoch {tuned.chosen_epoch} of {len(tuned.epochs)}",
             "",
             evaluation_table(run.evaluations),
             "",
@@ -76,4 +76,6 @@ def _estimate(estimate: Estimate | None) -> str:
 
 
 def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+    """Return the columns that a text takes on a screen: wide letters two, marks that sit on another letter none."""
+    shown = [letter for letter in text if unicodedata.category(letter) not in ("Mn", "Me", "Cf")]
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in shown)

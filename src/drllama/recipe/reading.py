@@ -33,6 +33,10 @@ class ResolvedRecipe:
     settings: tuple[Setting, ...]
 
 
+_BARE_NAMES = ("student", "data", "method")
+"""Sections that may be written as a bare name, such as ``student: smollm2-135m``."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML where only true and false are booleans: yes and no are labels here."""
 
@@ -50,10 +54,13 @@ _Loader.add_implicit_resolver(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what our loader would read as something else; that is less than YAML 1.1 would."""
+    """Quotes what our loader or a plain YAML 1.1 reader would take for something else than a text."""
 
 
-_Dumper.yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeLoader.yaml_implicit_resolvers.get(first, ()), *_Loader.yaml_implicit_resolvers.get(first, ())]
+    for first in (*yaml.SafeLoader.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers)
+}
 
 
 def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
@@ -80,8 +87,10 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{path}{where}: {getattr(error, 'problem', None) or 'not YAML'}; mend the line") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: nested too deeply, or an alias inside itself; mend it") from error
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: holds {type(raw).__name__}, not settings; a recipe begins like 'name: my-run'")
+        raise RecipeError(f"{path}: {_kind_of(raw)}, not settings; a recipe begins like 'name: my-run'")
     for assignment in assignments:
         _assign(raw, assignment, origins)
     return resolve(raw, origins=origins, where=str(path))
@@ -99,10 +108,12 @@ def resolve(
     try:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
-        told = [_told(one, origins) for one in error.errors()]
+        # Beside the file's own name "FILE line 3" is just "line 3".
+        lines = {path: origin.removeprefix(f"{where} ") for path, origin in origins.items()}
+        told = [_told(one, lines) for one in error.errors()]
         raise RecipeError(f"{where}: {'; '.join(dict.fromkeys(told))}") from error
     settings = [
-        Setting(path=path, value=value, came_from=_origin(path, origins))
+        Setting(path=path, value=value, came_from=origins.get(path, "default"))
         for path, value in _leaves(recipe.model_dump(mode="json"), "")
     ]
     return ResolvedRecipe(recipe=recipe, settings=tuple(settings))
@@ -115,6 +126,10 @@ def as_yaml(recipe: Recipe) -> str:
 
 def _note_origins(node: yaml.MappingNode, prefix: str, path: Path, origins: dict[str, str]) -> None:
     for key, value in node.value:
+        if key.value == "<<":
+            raise RecipeError(
+                f"{path} line {key.start_mark.line + 1}: a recipe can't merge settings with <<; write them"
+            )
         dotted = f"{prefix}{key.value}"
         if dotted in origins:
             raise RecipeError(f"{path} line {key.start_mark.line + 1}: '{dotted}' stands twice; keep one of them")
@@ -133,35 +148,34 @@ def _assign(raw: dict[str, Any], assignment: str, origins: dict[str, str]) -> No
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set {assignment}: the value isn't YAML; put it in quotes") from error
-    dotted = (
-        {"student": "student.model"}.get(dotted.strip(), dotted.strip()) if isinstance(value, str) else dotted.strip()
-    )
+    dotted = dotted.strip()
+    if dotted == "student" and isinstance(value, str):
+        dotted = "student.model"
     here = raw
     *parents, last = dotted.split(".")
-    for parent in parents:
+    for depth, parent in enumerate(parents):
         inner = here.get(parent)
-        if isinstance(inner, str):  # a bare name such as `data: pubmedqa-demo` or `student: smollm2-135m`
+        if isinstance(inner, str) and parent in _BARE_NAMES:
             inner = {"model": inner} if parent == "student" else {inner: {}}
-        here[parent] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            section = ".".join(parents[: depth + 1])
+            raise RecipeError(
+                f"--set {assignment}: '{section}' is {inner!r}, it has no settings inside; {_nearest(dotted)}"
+            )
+        here[parent] = dict(inner or {})
         here = here[parent]
     here[last] = value
+    for path in [known for known in origins if f"{known}.".startswith(f"{dotted}.")]:
+        del origins[path]
     origins[dotted] = "--set"
-
-
-def _origin(path: str, origins: Mapping[str, str]) -> str:
-    parts = path.split(".")
-    for length in range(len(parts), 0, -1):
-        if found := origins.get(".".join(parts[:length])):
-            # A section named in the file doesn't make the defaults inside it the file's.
-            written_below = any(other.startswith(".".join(parts[:length]) + ".") for other in origins)
-            return "default" if written_below and length < len(parts) else found
-    return "default"
+    origins.update({path: "--set" for path, _ in _leaves(value, dotted)})
 
 
 def _leaves(value: object, prefix: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+            name = str(key).lower() if isinstance(key, bool) else str(key)  # the labels true and false
+            yield from _leaves(inner, f"{prefix}.{name}" if prefix else name)
     else:
         yield prefix, value
 
@@ -173,7 +187,8 @@ def known_settings(section: type[BaseModel] = Recipe, prefix: str = "") -> Itera
             continue
         yield f"{prefix}{name}"
         for inner in _sections_in(field.annotation):
-            kind = inner.model_fields.get("kind")
+            if kind := inner.model_fields.get("kind"):
+                yield f"{prefix}{name}.{kind.default}"
             yield from known_settings(inner, f"{prefix}{name}.{kind.default}." if kind else f"{prefix}{name}.")
 
 
@@ -185,23 +200,68 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 
             yield from _sections_in(inner)
 
 
-def _told(error: Any, origins: Mapping[str, str]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
-    path = ".".join(str(part) for part in error["loc"])
-    at = f" ({found})" if (found := origins.get(path)) else ""
-    message = str(error["msg"]).removeprefix("Value error, ")
+def _told(error: Any, lines: Mapping[str, str]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
+    path, value, details = _dotted(error["loc"]), error["input"], error.get("ctx", {})
+    at = f" ({found})" if (found := _line_of(path, lines)) else ""
     match error["type"]:
         case "extra_forbidden":
             return f"unknown setting '{path}'{at}; {_nearest(path)}"
         case "missing":
             return f"'{path}' is missing; add it"
         case "union_tag_invalid":
-            return f"{path}: unknown kind '{error['ctx']['tag']}'{at}; choose one of {error['ctx']['expected_tags']}"
+            return _unknown_kind(path, details["tag"], details["expected_tags"], at)
+        case "literal_error" if path.endswith(".kind"):
+            return _unknown_kind(path.removesuffix(".kind"), value, details["expected"], at)
         case "union_tag_not_found":
-            return f"{path}: say which kind{at}, such as {path}: {{NAME: {{...}}}}"
+            return f"{path}{at}: name one kind and its settings, such as {path}: {{NAME: {{SETTING: VALUE}}}}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{path}{at}: {_kind_of(value)}, not settings; write them below it, or leave the name out"
+        case "string_type" | "path_type":
+            return f"{path} is {value!r}{at}: not a text; put it in quotes"
+        case "string_pattern_mismatch":
+            return f"{path} is {value!r}{at}: write letters, digits, dots, dashes and underscores, at most 64"
+        case "too_short":
+            return f"{path}{at}: needs at least {details['min_length']}, has {details['actual_length']}"
         case _:
-            value = error["input"]
-            shown = "" if isinstance(value, dict | list | BaseModel) else f" is {value!r}{at}"
-            return f"{path}{shown}: {message[:1].lower()}{message[1:]}" if path else message
+            ours = error["type"] == "value_error"
+            shown = "" if ours and isinstance(value, dict | BaseModel) else f" is {value!r}"
+            told = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
+            return f"{path}{shown}{at}: {told.replace('valid tuple', 'list')}"
+
+
+def _dotted(location: Sequence[str | int]) -> str:
+    """Return a place as recipes name it; pydantic also names the members of unions, and a kind only among several."""
+    parts = [str(part) for part in location if not re.fullmatch(r"str|(literal|tuple)\[.*\]", str(part))]
+    if parts[:2] == ["finetune", "method"] and parts[2:] not in ([], ["kind"]):
+        parts.insert(2, "lora")
+    return ".".join(parts)
+
+
+def _line_of(path: str, lines: Mapping[str, str]) -> str | None:
+    """Return the line of a setting, or of the nearest section around it that was written down."""
+    while path and path not in lines:
+        path = path.rpartition(".")[0]
+    return lines.get(path)
+
+
+def _unknown_kind(path: str, kind: object, expected: str, at: str) -> str:
+    there = re.findall("'([^']+)'", expected)
+    near = difflib.get_close_matches(str(kind), there, n=1)
+    return f"{path}: unknown kind '{kind}'{at}; " + (
+        f"did you mean '{near[0]}'?" if near else f"choose one of {', '.join(there)}"
+    )
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "empty"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return repr(value)
 
 
 def _nearest(path: str) -> str:

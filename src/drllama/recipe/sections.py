@@ -3,13 +3,22 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    Strict,
+    field_validator,
+    model_validator,
+)
 
 
 class Section(BaseModel):
     """A frozen group of settings; a name that it doesn't know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _named(value: object) -> object:
@@ -36,6 +45,9 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) else value
 
 
+# Strict: pydantic would read true as 1.
+Whole = Annotated[int, Strict()]
+Real = Annotated[float, Strict()]
 LabelText = Annotated[str, BeforeValidator(_text), Field(min_length=1)]
 
 
@@ -48,7 +60,7 @@ class TaskSection(Section):
     """One sentence that says what is asked."""
     labels: tuple[LabelText, ...] = Field(min_length=2)
     """The allowed answers, such as [yes, no, maybe] or [A, B, C, D]."""
-    verbalizers: dict[LabelText, str] = {}
+    verbalizers: dict[LabelText, LabelText] = {}
     """The words for each label at the answer position; a label that isn't named here stands for itself."""
 
     @model_validator(mode="after")
@@ -68,20 +80,20 @@ class TaskSection(Section):
 class Limit(Section):
     """Use only part of each split: the first so many in the order of their content hashes."""
 
-    train: int | None = Field(None, ge=1)
+    train: Whole | None = Field(None, ge=1)
     """Training examples; null: all."""
-    dev: int | None = Field(None, ge=1)
+    dev: Whole | None = Field(None, ge=1)
     """Examples to choose the epoch on; null: all."""
-    test: int | None = Field(None, ge=1)
+    test: Whole | None = Field(None, ge=1)
     """Examples to score; null: all."""
 
 
 class Shares(Section):
     """How a file without split names is cut, by content hash: adding a row moves no other."""
 
-    dev: float = Field(0.1, gt=0, lt=1)
+    dev: Real = Field(0.1, gt=0, lt=1)
     """Share for choosing the epoch."""
-    test: float = Field(0.3, gt=0, lt=1)
+    test: Real = Field(0.3, gt=0, lt=1)
     """Share for the final score; the rest is for training."""
 
     @model_validator(mode="after")
@@ -107,7 +119,7 @@ class PubMedQA(SourceSection):
     split: Literal["official", "paper"] = "official"
     """``official``: the authors' 500 test questions, the rest cut into ten folds; ``paper``: Dr. LLaMA's first
     450, next 50, last 500 in file order."""
-    fold: int = Field(0, ge=0, le=9)
+    fold: Whole = Field(0, ge=0, le=9)
     """Which of the ten official folds is dev."""
 
 
@@ -194,7 +206,7 @@ class Student(Section):
     """A Hub model's branch, tag or commit."""
     prompt: str = "context-first.v1"
     """The template: ``context-first.v1`` or ``paper.v1``."""
-    max_tokens: int = Field(512, ge=32)
+    max_tokens: Whole = Field(512, ge=32)
     """Longest input; a longer one loses sentences of its context, never of the question."""
     keep_context: Literal["start", "end"] = "end"
     """Which end of a too long context stays; an abstract's results stand at its end."""
@@ -213,15 +225,15 @@ class Lora(Section):
     """Low-rank adaptation (Hu et al. 2021)."""
 
     kind: Literal["lora"] = Field("lora", exclude=True)
-    rank: int = Field(4, ge=1)
+    rank: Whole = Field(4, ge=1)
     """Rank of each update; the paper's is 4."""
-    alpha: float = Field(64, gt=0)
+    alpha: Real = Field(64, gt=0)
     """Updates are scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: Real = Field(0.0, ge=0, lt=1)
     """Share of an adapter's inputs set to zero in training."""
     targets: Literal["all-linear"] | tuple[str, ...] = ("q_proj", "v_proj")
     """Names of the adapted modules, or ``all-linear``."""
-    top_layers: int | None = Field(None, ge=1)
+    top_layers: Whole | None = Field(None, ge=1)
     """Adapt only so many layers, counted from the output; null: all. Fewer train faster."""
 
 
@@ -233,20 +245,20 @@ class Finetune(Section):
 
     method: AnyMethod = Lora()
     """What is trained."""
-    epochs: int = Field(3, ge=1)
+    epochs: Whole = Field(3, ge=1)
     """Passes over the training examples."""
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: Real = Field(1e-3, gt=0)
     """Highest learning rate of AdamW, reached after the warm-up."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: Whole = Field(8, ge=1)
     """Examples behind each update."""
-    micro_batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: Whole | None = Field(None, ge=1)
     """Examples in memory at once; the update is the same whatever it is. Null: 1 on a CPU, where one by one needs no
     padding and is fastest; the whole batch on a GPU."""
-    warmup_share: float = Field(0.06, ge=0, lt=1)
+    warmup_share: Real = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: Real = Field(0.0, ge=0)
     """AdamW's weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: Real = Field(1.0, gt=0)
     """Longer gradients are shortened to this norm."""
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced``: an example weighs inversely to how frequent its label is in training."""
@@ -257,20 +269,20 @@ class Finetune(Section):
 class Evaluate(Section):
     """How predictions are counted."""
 
-    batch_size: int = Field(8, ge=1)
+    batch_size: Whole = Field(8, ge=1)
     """Questions in memory at once; scores don't depend on it."""
-    bootstrap_samples: int = Field(2000, ge=100)
+    bootstrap_samples: Whole = Field(2000, ge=100)
     """Resamplings behind each bootstrap interval."""
-    level: float = Field(0.95, gt=0.5, lt=1)
+    level: Real = Field(0.95, gt=0.5, lt=1)
     """Coverage of the intervals."""
-    reliability_bins: int = Field(10, ge=2)
+    reliability_bins: Whole = Field(10, ge=2)
     """Equal-width bins of confidence for the calibration error."""
 
 
 class Report(Section):
     """What the report shows."""
 
-    worst_mistakes: int = Field(10, ge=0)
+    worst_mistakes: Whole = Field(10, ge=0)
     """How many of the surest wrong answers are shown with their text."""
 
 
@@ -279,7 +291,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """The run's name: letters, digits, dots, dashes and underscores."""
-    seed: int = Field(42, ge=0)
+    seed: Whole = Field(42, ge=0)
     """The root from which every use of randomness derives its own seed by name."""
     task: TaskSection | None = None
     """What is asked; null: the source's own task."""

@@ -113,7 +113,7 @@ def find_model(model: str, *, revision: str | None = None) -> ModelPlace:
         return GgufParts(name=model, files=(path,), sha256=None)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not model.startswith("."):
         return HubModel(name=model, revision=revision)
-    near = difflib.get_close_matches(model, [student.name for student in STUDENTS], n=1)
+    near = difflib.get_close_matches(model.lower(), [student.name for student in STUDENTS], n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
     raise ModelError(
         f"student.model {model}: no such name, folder or file; {hint}`drllama models` lists the names; "

@@ -14,7 +14,14 @@ from drllama.protocols import TRAINING_COST, Progress
 from drllama.recipe import Evaluate, Finetune
 from drllama.recipe import Student as StudentSettings
 from drllama.stats import evaluate_predictions
-from drllama.students.adapters import AdapterNote, read_note, save_adapter, with_new_adapter, with_saved_adapter
+from drllama.students.adapters import (
+    FORMAT,
+    AdapterNote,
+    read_note,
+    save_adapter,
+    with_new_adapter,
+    with_saved_adapter,
+)
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.scoring import label_scores
@@ -157,7 +164,7 @@ class CausalStudent:
 
     def _note(self, trained_on: tuple[str, ...]) -> AdapterNote:
         return AdapterNote(
-            format=1,
+            format=FORMAT,
             model=self._settings.model,
             weights_sha256=self._card.weights_sha256,
             prompt=self._prompt.version,

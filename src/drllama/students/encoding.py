@@ -85,7 +85,7 @@ def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: St
     """Return the encoder for a task.
 
     Raises:
-        ModelError: two labels have the same tokens, or a label's words merge with the prompt's end.
+        ModelError: two labels can't be told apart by their tokens, or a label's words merge with the prompt's end.
     """
     return Encoder(
         tokenizer=tokenizer,
@@ -111,8 +111,19 @@ def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Lab
         words[label] = together[len(before) :]
     if len(set(words.values())) < len(words):
         raise ModelError(f"task.verbalizers: two of {', '.join(words)} have the same tokens; choose other words")
-    if any(one != other and other[: len(one)] == one for one in words.values() for other in words.values()):
-        # "no" against "no effect": the shorter would win by being shorter, so both are closed by the end of text.
+    begun = [
+        (one, other)
+        for one in words
+        for other in words
+        if one != other and words[other][: len(words[one])] == words[one]
+    ]
+    if begun:
+        # "no" against "no effect": the shorter would win by being shorter, so all are closed by the end of text.
+        if tokenizer.eos_token_id is None:
+            raise ModelError(
+                f"label '{begun[0][0]}' begins '{begun[0][1]}', and the student's tokenizer has no end of text to tell "
+                "them apart; choose other task.verbalizers"
+            )
         words = {label: (*tokens, int(tokenizer.eos_token_id)) for label, tokens in words.items()}
     return words
 

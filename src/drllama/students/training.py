@@ -5,6 +5,7 @@ Nothing here depends on how often the loop was killed: the order of data, dropou
 of (seed, epoch, step), and a checkpoint holds weights, moments and the story so far.
 """
 
+import hashlib
 import json
 import math
 import random
@@ -18,9 +19,11 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 
+from drllama.errors import StoreError
 from drllama.files import write_whole
-from drllama.ids import derive_seed
+from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
 from drllama.students.encoding import Encoded
 from drllama.students.scoring import head_only_at, right_padded
@@ -59,6 +62,14 @@ class Lesson:
         shuffler.shuffle(batches)
         return batches
 
+    def fingerprint(self) -> str:
+        """Return the hash of all that the lesson's updates depend on; the micro batch changes them by rounding only."""
+        settings = self.settings.model_dump(mode="json", exclude={"micro_batch_size"})
+        digest = hashlib.sha256(canonical_json([settings, self.seed, dict(self.label_tokens)]).encode())
+        for question in self.examples:
+            digest.update(repr((question.example.label, question.tokens)).encode())
+        return digest.hexdigest()
+
     def weights(self) -> list[float]:
         """Return the weight of each example in the loss; their mean is 1."""
         labels = [str(question.example.label) for question in self.examples]
@@ -90,13 +101,17 @@ def train_adapter(
 
     ``on_dev(number, train_loss)`` scores dev; ``on_step(activity, examples)`` hears of each update. The checkpoint in
     ``workspace`` is used if there is one.
+
+    Raises:
+        StoreError: the checkpoint can't be read, or belongs to another lesson.
     """
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(
         weights.values(), lr=lesson.settings.learning_rate, weight_decay=lesson.settings.weight_decay
     )
     best: dict[str, torch.Tensor] = {}
-    story = _load(workspace, weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
+    checkpoint = _Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
+    story = checkpoint.load(weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
     example_weights, saved_at = lesson.weights(), time.monotonic()
     total = lesson.steps_per_epoch * lesson.settings.epochs
     while story.step < total or len(story.epochs) < lesson.settings.epochs:
@@ -112,7 +127,7 @@ def train_adapter(
             if _chosen(story.epochs, lesson.settings) == number:
                 best = {name: weight.detach().clone() for name, weight in weights.items()}
         if at == lesson.steps_per_epoch or time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS:
-            _save(workspace, weights, optimizer, best, story)
+            checkpoint.save(weights, optimizer, best, story)
             saved_at = time.monotonic()
     with torch.no_grad():
         for name, weight in weights.items():
@@ -197,51 +212,61 @@ def _chosen(epochs: Sequence[Epoch], settings: Finetune) -> int:
             return max(epochs, key=lambda epoch: (epoch.dev_macro_f1, -epoch.dev_nll_nats)).number
 
 
-def _save(
-    workspace: Path,
-    weights: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    best: Mapping[str, torch.Tensor],
-    story: _Story,
-) -> None:
-    tensors = {f"best/{name}": weight for name, weight in best.items()}
-    for name, weight in weights.items():
-        tensors[f"weight/{name}"] = weight.detach()
-        for moment, value in optimizer.state[weight].items():
-            tensors[f"adam/{name}/{moment}"] = value
-    told = json.dumps(asdict(story))
-    plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    write_whole(workspace / CHECKPOINT, safetensors.torch.save(plain, metadata={"story": told}))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checkpoint:
+    """All that training needs to go on: weights, moments, the best weights so far and the story."""
 
+    path: Path
+    lesson: str
+    """Fingerprint of the lesson; a checkpoint of another one would go on in the middle of something else."""
 
-def _load(
-    workspace: Path,
-    weights: Mapping[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    best: dict[str, torch.Tensor],
-) -> _Story | None:
-    path = workspace / CHECKPOINT
-    if not path.exists():
-        return None
-    with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-        told = json.loads(file.metadata()["story"])
-        names = list(file.keys())
+    def save(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        best: Mapping[str, torch.Tensor],
+        story: _Story,
+    ) -> None:
+        tensors = {f"best/{name}": weight for name, weight in best.items()}
+        for name, weight in weights.items():
+            tensors[f"weight/{name}"] = weight.detach()
+            for moment, value in optimizer.state[weight].items():
+                tensors[f"adam/{name}/{moment}"] = value
+        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        told = {"lesson": self.lesson, "story": json.dumps(asdict(story))}
+        write_whole(self.path, safetensors.torch.save(plain, metadata=told))
+
+    def load(
+        self,
+        weights: Mapping[str, torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        best: dict[str, torch.Tensor],
+    ) -> _Story | None:
+        if not self.path.exists():
+            return None
+        try:
+            with safetensors.safe_open(self.path, framework="pt", device="cpu") as file:
+                told = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"{self.path}: can't be read as a checkpoint; delete it and run again: training starts anew"
+            ) from error
+        if told.get("lesson") != self.lesson:
+            raise StoreError(
+                f"{self.path}: not a checkpoint of this training; delete it and run again: training starts anew"
+            )
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.copy_(file.get_tensor(f"weight/{name}"))
+                weight.copy_(tensors[f"weight/{name}"])
                 prefix = f"adam/{name}/"
                 optimizer.state[weight] = {
-                    key.removeprefix(prefix): file.get_tensor(key).to("cpu" if key.endswith("/step") else weight.device)
-                    for key in names
+                    key.removeprefix(prefix): tensor.to("cpu" if key.endswith("/step") else weight.device)
+                    for key, tensor in tensors.items()
                     if key.startswith(prefix)
                 }
-        best.update(
-            {
-                name: file.get_tensor(f"best/{name}").to(weights[name].device)
-                for name in weights
-                if f"best/{name}" in names
-            }
-        )
-    return _Story(
-        step=told["step"], loss_sum=told["loss_sum"], epochs=TypeAdapter(list[Epoch]).validate_python(told["epochs"])
-    )
+                if f"best/{name}" in tensors:
+                    best[name] = tensors[f"best/{name}"].to(weight.device)
+        story = json.loads(told["story"])
+        epochs = TypeAdapter(list[Epoch]).validate_python(story["epochs"])
+        return _Story(step=story["step"], loss_sum=story["loss_sum"], epochs=epochs)

@@ -1,0 +1,126 @@
+"""A student without a model: it answers by rule, remembers what it was asked, and trains by writing a note."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard
+
+POISON = "POISON"
+"""A question that holds this word doesn't fit the scripted student."""
+
+
+@dataclass
+class Script:
+    """What all students of one test share: what was asked of them, and when to fail."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """("untrained" or "fine-tuned", question), in the order of asking."""
+    trainings: int = 0
+    fail_after: int | None = None
+    """Raise ``failure`` once so many questions were asked."""
+    failure: BaseException = field(default_factory=KeyboardInterrupt)
+
+    def make_student(self, recipe, task):
+        return ScriptedStudent(recipe=recipe, task=task, script=self)
+
+    def questions_asked_of(self, who):
+        return [question for system, question in self.asked if system == who]
+
+
+class ScriptedStudent:
+    """Satisfies ``protocols.Student``; untrained it answers with the first label, fine-tuned it is always right."""
+
+    def __init__(self, *, recipe, task, script):
+        self._recipe, self._task, self._script = recipe, task, script
+        self._who = "untrained"
+
+    @property
+    def card(self) -> StudentCard:
+        return StudentCard(
+            model=self._recipe.student.model,
+            weights_sha256="0" * 64,
+            tokenizer_sha256="1" * 64,
+            num_parameters=7,
+            device="cpu, 2 threads",
+            dtype="float32",
+        )
+
+    def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
+        for example in reversed(examples):  # the protocol promises no order
+            if self._script.fail_after is not None and len(self._script.asked) >= self._script.fail_after:
+                raise self._script.failure
+            self._script.asked.append((self._who, example.question))
+            yield self._answer(example)
+
+    def finetune(self, train, dev, *, settings, seed, workspace: Path, progress) -> Finetuned:
+        self._script.trainings += 1
+        (workspace / "adapter").mkdir(exist_ok=True)
+        ids = [example.id for example in (*train, *dev)]
+        (workspace / "adapter" / "note.json").write_text(json.dumps(ids), encoding="utf-8")
+        epochs = []
+        for number in range(1, settings.epochs + 1):
+            progress.work(f"training, epoch {number}", len(train))
+            epochs.append(
+                Epoch(number=number, train_loss_nats=1 / number, dev_accuracy=1, dev_macro_f1=1, dev_nll_nats=0.1)
+            )
+        return Finetuned(
+            epochs=tuple(epochs),
+            chosen_epoch=1,
+            num_steps=settings.epochs * math.ceil(len(train) / settings.batch_size),
+            num_examples=len(train),
+            left_out=(),
+            truncated_examples=0,
+            trainable_parameters=3,
+        )
+
+    def wear(self, adapter: Path) -> frozenset[str]:
+        self._who = "fine-tuned"
+        return frozenset(json.loads((adapter / "note.json").read_text(encoding="utf-8")))
+
+    def _answer(self, example: Example) -> Prediction:
+        choice, scores = None, None
+        if POISON not in example.question:
+            choice = example.label if self._who == "fine-tuned" else self._task.labels[0]
+            rest = math.log(0.2 / (len(self._task.labels) - 1))
+            scores = {label: math.log(0.8) if label == choice else rest for label in self._task.labels}
+        outcome = Outcome.FAILED if choice is None else Outcome.CORRECT if choice == example.label else Outcome.WRONG
+        return Prediction(
+            example_id=example.id,
+            source_id=example.origin.source_id,
+            gold=example.label,
+            choice=choice,
+            outcome=outcome,
+            scores_nats=scores,
+            num_tokens=0 if choice is None else len(example.question),
+            truncated_tokens=0,
+            note="the question alone doesn't fit" if choice is None else "",
+        )
+
+
+def write_questions(path: Path, *, train=24, dev=6, test=12, labels=("yes", "no", "maybe"), extra=()):
+    """Write a .jsonl file of questions with split marks; ``extra`` rows come at the end."""
+    rows = []
+    for split, size in (("train", train), ("dev", dev), ("test", test)):
+        for number in range(size):
+            rows.append(
+                {
+                    "id": f"{split}{number}",
+                    "question": f"Does treatment {number} of {split} help?",
+                    "context": f"In {split}, treatment {number} was given.",
+                    "label": labels[number % len(labels)],
+                    "split": split,
+                }
+            )
+    lines = [json.dumps(row, ensure_ascii=False) for row in (*rows, *extra)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_recipe(path: Path, questions: Path, *, labels=("yes", "no", "maybe"), more=""):
+    """Write a recipe for such a file; ``more`` is YAML that is added at the end."""
+    path.write_text(
+        f"name: scripted\ndata:\n  jsonl: {{path: '{questions}'}}\ntask:\n  labels: [{', '.join(labels)}]\n{more}",
+        encoding="utf-8",
+    )
