@@ -189,9 +189,9 @@ class Epoch:
     """One pass over the training examples."""
 
     number: int
-    """From 1; 0 is the student before training."""
-    train_loss_nats: float | None
-    """Mean loss of the epoch's steps; None for epoch 0."""
+    """From 1."""
+    train_loss_nats: float
+    """Mean loss of the epoch's steps."""
     dev_accuracy: float
     dev_macro_f1: float
     dev_nll_nats: float

@@ -129,7 +129,6 @@ def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
         ),
         finetuned=Finetuned(
             epochs=(
-                Epoch(number=0, train_loss_nats=None, dev_accuracy=0.4, dev_macro_f1=0.3, dev_nll_nats=1.2),
                 Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
                 Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
             ),

@@ -133,7 +133,7 @@ class CausalStudent:
         if isinstance(self._model, peft.PeftModel):
             self._model = self._model.unload()
 
-    def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float | None, progress: Progress) -> Epoch:
+    def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float, progress: Progress) -> Epoch:
         predictions = []
         for prediction in self.score(dev):
             predictions.append(prediction)

@@ -94,7 +94,7 @@ def train_adapter(
     lesson: Lesson,
     *,
     workspace: Path,
-    on_dev: Callable[[int, float | None], Epoch],
+    on_dev: Callable[[int, float], Epoch],
     on_step: Callable[[str, int], None],
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train the model's adapter, leave the chosen epoch's weights in it, and return all epochs and the chosen one.
