@@ -5,12 +5,13 @@ from collections import Counter
 from pathlib import Path
 
 import peft
+import pytest
 import tokenizers
 import torch
 import transformers
 
 from drllama.prompts import student_prompt
-from drllama.recipe import Evaluate, Finetune, Student
+from drllama.recipe import Finetune, Student
 from drllama.students.causal import CausalStudent
 from drllama.types import Example, Original, Task
 
@@ -25,6 +26,7 @@ _TEXTS = (
     "阿司匹林对头痛有效吗？试验发现了很小的效果。没有人知道。是的。否。",
 )
 END = "<|endoftext|>"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def save_tiny_llama(folder: Path, *, seed: int = 1) -> Path:
@@ -117,7 +119,7 @@ def questions(labels=("yes", "no", "maybe"), *, count=11):
 
 def student_of(folder, task=YES_NO_MAYBE, *, batch_size=8, **settings):
     settings = {"max_tokens": 256, "device": "cpu", **settings}
-    return CausalStudent(Student(model=str(folder), **settings), task, Evaluate(batch_size=batch_size))
+    return CausalStudent(Student(model=str(folder), batch_size=batch_size, **settings), task)
 
 
 def finetune_of(lora=None, **settings):

@@ -52,5 +52,5 @@ def make_source(recipe: Recipe) -> Source:
 
 def make_student(recipe: Recipe, task: Task) -> Student:
     """Return the recipe's student, its weights in memory."""
-    student: Student = load(CAUSAL_STUDENT)(recipe.student, task, recipe.evaluate)
+    student: Student = load(CAUSAL_STUDENT)(recipe.student, task)
     return student

@@ -154,7 +154,7 @@ def test_a_run_whose_manifest_was_lost_is_made_again_without_the_student(bench):
         ("seed=7", (0, 12, 1)),
         ("evaluate.bootstrap_samples=150", (0, 0, 0)),
         ("evaluate.level=0.9", (0, 0, 0)),
-        ("evaluate.batch_size=2", (0, 0, 0)),
+        ("student.batch_size=2", (0, 0, 0)),
         ("report.worst_mistakes=0", (0, 0, 0)),
         ("finetune.micro_batch_size=2", (0, 0, 0)),
         ("name=other", (0, 0, 0)),

@@ -210,6 +210,8 @@ class Student(Section):
     """Longest input; a longer one loses sentences of its context, never of the question."""
     keep_context: Literal["start", "end"] = "end"
     """Which end of a too long context stays; an abstract's results stand at its end."""
+    batch_size: Whole = Field(8, ge=1)
+    """Questions scored at once; scores don't depend on it."""
     device: str = "auto"
     """``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:0``."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -269,8 +271,6 @@ class Finetune(Section):
 class Evaluate(Section):
     """How predictions are counted."""
 
-    batch_size: Whole = Field(8, ge=1)
-    """Questions in memory at once; scores don't depend on it."""
     bootstrap_samples: Whole = Field(2000, ge=100)
     """Resamplings behind each bootstrap interval."""
     level: Real = Field(0.95, gt=0.5, lt=1)

@@ -32,8 +32,8 @@ from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction,
 class CausalStudent:
     """A causal language model of transformers, bare or wearing one adapter."""
 
-    def __init__(self, settings: StudentSettings, task: Task, evaluate: Evaluate) -> None:
-        self._settings, self._task, self._batch_size = settings, task, evaluate.batch_size
+    def __init__(self, settings: StudentSettings, task: Task) -> None:
+        self._settings, self._task = settings, task
         loaded = load_model(settings)
         self._model: Any = loaded.model
         self._card = loaded.card
@@ -55,8 +55,8 @@ class CausalStudent:
                 case Unfit(reason=reason):
                     yield _prediction(example, None, num_tokens=0, truncated_tokens=0, note=reason)
         fitting.sort(key=lambda encoded: -len(encoded.tokens))
-        for start in range(0, len(fitting), self._batch_size):
-            batch = fitting[start : start + self._batch_size]
+        for start in range(0, len(fitting), self._settings.batch_size):
+            batch = fitting[start : start + self._settings.batch_size]
             for encoded, scores in zip(
                 batch, label_scores(self._model, batch, self._encoder.label_tokens), strict=True
             ):

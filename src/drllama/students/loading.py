@@ -1,5 +1,6 @@
 """From a model's name to its weights in memory; GGUF files are converted once to safetensors in the cache."""
 
+import errno
 import hashlib
 import io
 import logging
@@ -171,16 +172,18 @@ def _converted(parts: GgufParts) -> Path:
     if not folder.is_dir():
         with disk_errors_told(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                _convert(parts, folder)
+            with FileLock(folder.with_suffix(".lock")):
+                if not folder.is_dir():
+                    _convert(parts, folder)
     return folder
 
 
 def _convert(parts: GgufParts, folder: Path) -> None:
+    for leftover in folder.parent.glob(f"{folder.name}.*.partial"):
+        shutil.rmtree(leftover)  # of a conversion that was killed; the lock says that nobody works on it
     with (
         folder_whole(folder) as partial,
-        tempfile.TemporaryDirectory(dir=folder.parent) as joined,
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.", suffix=".partial") as joined,
         _quiet_transformers() as transformers,
     ):
         gguf = Path(joined) / "joined.gguf"
@@ -205,8 +208,13 @@ def _convert(parts: GgufParts, folder: Path) -> None:
         for mark in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, mark):
                 delattr(model.config, mark)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        try:
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        except SafetensorError as error:
+            # safetensors tells the system's errors, a full disk too, in words of its own.
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def _downloaded(hub: HubModel) -> Path:

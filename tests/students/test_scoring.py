@@ -1,0 +1,180 @@
+import pytest
+import torch
+import transformers
+
+from drllama.recipe import PubMedQADemo, Student
+from drllama.sources.pubmedqa_demo import PubMedQADemoSource
+from drllama.students.causal import CausalStudent
+from drllama.students.loading import load_model
+from drllama.types import Outcome
+from tiny_student import (
+    YES_NO_MAYBE,
+    Told,
+    example,
+    finetune_of,
+    naive_scores,
+    needs_gpu,
+    plain_model,
+    plain_tokens,
+    questions,
+    student_of,
+    task_of,
+)
+
+NATS = 1e-4
+TASKS = {
+    "one token": YES_NO_MAYBE,
+    "letters": task_of("A", "B", "C", "D"),
+    "several tokens": task_of("yes", "not sure", "no"),
+    "one begins another": task_of("no", "no effect"),
+    "Chinese": task_of("是", "否"),
+}
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def folder(request, tiny_llama, tiny_gpt2):
+    return {"llama": tiny_llama, "gpt2": tiny_gpt2}[request.param]
+
+
+def scores_by_id(student, examples):
+    return {found.example_id: found.scores_nats for found in student.score(examples)}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_scores_are_the_naive_ones_whatever_the_batch_and_the_order(folder, task, adapter_for):
+    asked = questions(task.labels, count=6)
+    adapter, tokenizer = adapter_for(folder, task.labels), transformers.AutoTokenizer.from_pretrained(folder)
+    told = {one.id: plain_tokens(tokenizer, one, task) for one in asked}
+    bare, wearing = (
+        {name: naive_scores(model, *tokens) for name, tokens in told.items()}
+        for model in (plain_model(folder), plain_model(folder, adapter))
+    )
+    for batch_size, order in ((4, asked[::-1]), (6, asked[5:] + asked[:5])):
+        student = student_of(folder, task, batch_size=batch_size)
+        assert_alike(student, order, bare)
+        student.wear(adapter)
+        assert_alike(student, order, wearing)
+    first = task.labels[0]
+    assert len({round(scores[first], 3) for scores in bare.values()}) > 4, "the questions differ"
+    assert all(bare[name] != pytest.approx(wearing[name], abs=100 * NATS) for name in bare), "the adapter counts"
+
+
+def assert_alike(student, asked, wanted):
+    found = scores_by_id(student, asked)
+    assert list(map(list, found.values())) == [list(student._task.labels)] * len(asked)
+    for name, scores in found.items():
+        assert scores == pytest.approx(wanted[name], abs=NATS)
+
+
+@pytest.mark.parametrize("task", [TASKS["one token"], TASKS["several tokens"]], ids=["one token", "several tokens"])
+def test_padding_on_the_left_gives_the_same_scores(folder, task, adapter_for):
+    asked, adapter = questions(task.labels, count=7), adapter_for(folder, task.labels)
+    model, tokenizer = plain_model(folder, adapter), transformers.AutoTokenizer.from_pretrained(folder)
+    told = [plain_tokens(tokenizer, one, task) for one in asked]
+    student = student_of(folder, task)
+    student.wear(adapter)
+    found = scores_by_id(student, asked)
+    for label in task.labels:
+        rows = [[*before, *words[label]] for before, words in told]
+        longest = max(map(len, rows))
+        tokens_BT = torch.tensor([[7] * (longest - len(row)) + row for row in rows])
+        mask_BT = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        with torch.inference_mode():
+            positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
+            logits_BTV = model(input_ids=tokens_BT, attention_mask=mask_BT, position_ids=positions_BT).logits
+        nats_BTV = torch.log_softmax(logits_BTV, dim=-1)
+        for row, (one, (_, words)) in enumerate(zip(asked, told, strict=True)):
+            start = longest - len(words[label]) - 1
+            wanted = sum(nats_BTV[row, start + at, token].item() for at, token in enumerate(words[label]))
+            assert found[one.id][label] == pytest.approx(wanted, abs=NATS)
+
+
+def test_the_output_head_sees_the_answer_positions_only(tiny_llama):
+    seen = []
+
+    def note(_, inputs, logits):
+        seen.append((inputs[0].shape[:2], logits.shape))
+
+    for task, wanted in (
+        (YES_NO_MAYBE, [((7, 1), (7, 1, 360))]),
+        # The question's last position, then the longer label's own words but the last.
+        (task_of("yes", "A B C D"), [((1, 1), (1, 1, 360)), ((1, 3), (1, 3, 360))]),
+    ):
+        student = student_of(tiny_llama, task)
+        hook = student._model.get_output_embeddings().register_forward_hook(note)
+        list(student.score(questions(task.labels, count=7 if task is YES_NO_MAYBE else 1)))
+        hook.remove()
+        assert seen == wanted
+        seen.clear()
+
+
+def test_a_label_that_begins_another_is_not_favoured_for_being_shorter(tiny_llama, tmp_path):
+    asked = questions(("no effect",), count=8)
+    open_ended, closed = (student_of(tiny_llama, task_of(*labels)) for labels in (("no", "yes"), ("no", "no effect")))
+    before, after = scores_by_id(open_ended, asked), scores_by_id(closed, asked)
+    assert all(after[one.id]["no"] < before[one.id]["no"] for one in asked), "closed by the end of text"
+    # Unclosed, "no" could never lose: whatever the student learns, it holds all the probability of "no effect" too.
+    settings = finetune_of({"targets": "all-linear", "rank": 8}, epochs=4, learning_rate=0.05)
+    closed.finetune(asked, asked[:1], settings=settings, seed=1, workspace=tmp_path, progress=Told())
+    assert {found.choice for found in closed.score(asked)} == {"no effect"}
+
+
+def test_a_question_whose_scores_are_no_numbers_has_failed(tiny_llama):
+    student = student_of(tiny_llama)
+    student._model.get_input_embeddings().weight.data[290] = float("nan")
+    found = list(student.score(questions(count=3)))
+    assert {(one.outcome, one.choice, one.scores_nats) for one in found} == {(Outcome.FAILED, None, None)}
+    assert {one.note for one in found} == {"scores that aren't numbers"}
+
+
+def test_equal_scores_choose_the_first_label_of_the_task(tiny_llama):
+    for labels in (("yes", "no"), ("no", "yes")):
+        student = student_of(tiny_llama, task_of(*labels))
+        # The head is tied to the embeddings: with all of them 0, every token is equally likely.
+        student._model.get_input_embeddings().weight.data.zero_()
+        (found,) = student.score(questions(count=1))
+        assert len(set(found.scores_nats.values())) == 1
+        assert found.choice == labels[0]
+
+
+@needs_gpu
+def test_a_gpu_scores_as_the_cpu_does(folder):
+    for task in (YES_NO_MAYBE, TASKS["several tokens"]):
+        asked = questions(task.labels)
+        wanted = scores_by_id(student_of(folder, task), asked)
+        found = scores_by_id(student_of(folder, task, device="cuda", dtype="float32"), asked)
+        for name, scores in found.items():
+            assert scores == pytest.approx(wanted[name], abs=1e-3)
+
+
+@needs_gpu
+def test_bfloat16_on_a_gpu_gives_the_answers_of_float32_where_they_are_clear(folder):
+    asked = questions(count=30)
+    exact = scores_by_id(student_of(folder, device="cuda", dtype="float32"), asked)
+    found = scores_by_id(student_of(folder, device="cuda", dtype="bfloat16"), asked)
+    clear = 0
+    for name, scores in exact.items():
+        first, second = sorted(scores.values(), reverse=True)[:2]
+        if first - second > 0.3:
+            clear += 1
+            assert max(found[name], key=found[name].get) == max(scores, key=scores.get)
+    assert clear >= 10
+
+
+@pytest.mark.slow
+def test_scores_of_the_packaged_student_depend_on_neither_batch_nor_order():
+    source = PubMedQADemoSource(settings=PubMedQADemo(limit={"test": 8}))
+    asked, settings = source.load().test, Student(model="smollm2-135m", max_tokens=256, device="cpu")
+    one_by_one, together = (
+        CausalStudent(settings.model_copy(update={"batch_size": batch_size}), source.task) for batch_size in (1, 8)
+    )
+    wanted = scores_by_id(one_by_one, asked)
+    assert len(wanted) == 8
+    for order in (asked, asked[::-1]):
+        for name, scores in scores_by_id(together, order).items():
+            assert scores == pytest.approx(wanted[name], abs=NATS)
+    tokenizer = load_model(settings).tokenizer
+    short = example("Does aspirin help against headache?", "Aspirin helped 90 of 100 patients.")
+    (found,) = one_by_one.score([short])
+    naive = naive_scores(one_by_one._model, *plain_tokens(tokenizer, short, source.task))
+    assert found.scores_nats == pytest.approx(naive, abs=NATS)
