@@ -42,20 +42,20 @@ def scores_by_id(student, examples):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 def test_scores_are_the_naive_ones_whatever_the_batch_and_the_order(folder, task, adapter_for):
-    asked = questions(task.labels, count=6)
+    asked = questions(task.labels, count=5)
     adapter, tokenizer = adapter_for(folder, task.labels), transformers.AutoTokenizer.from_pretrained(folder)
     told = {one.id: plain_tokens(tokenizer, one, task) for one in asked}
     bare, wearing = (
         {name: naive_scores(model, *tokens) for name, tokens in told.items()}
         for model in (plain_model(folder), plain_model(folder, adapter))
     )
-    for batch_size, order in ((4, asked[::-1]), (6, asked[5:] + asked[:5])):
+    for batch_size, order in ((3, asked[::-1]), (5, asked[2:] + asked[:2])):
         student = student_of(folder, task, batch_size=batch_size)
         assert_alike(student, order, bare)
         student.wear(adapter)
         assert_alike(student, order, wearing)
     first = task.labels[0]
-    assert len({round(scores[first], 3) for scores in bare.values()}) > 4, "the questions differ"
+    assert len({round(scores[first], 3) for scores in bare.values()}) == 5, "the questions differ"
     assert all(bare[name] != pytest.approx(wearing[name], abs=100 * NATS) for name in bare), "the adapter counts"
 
 

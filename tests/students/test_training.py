@@ -77,8 +77,11 @@ def lesson_of(*, examples=None, seed=3, **settings):
 # The loss
 
 
-@pytest.mark.parametrize("task", [YES_NO_MAYBE, task_of("yes", "not sure", "no effect")], ids=["one token", "several"])
-@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+@pytest.mark.parametrize(
+    ("task", "class_weights"),
+    [(YES_NO_MAYBE, "none"), (YES_NO_MAYBE, "balanced"), (task_of("yes", "not sure", "no effect"), "balanced")],
+    ids=["one token", "balanced", "several tokens, balanced"],
+)
 def test_the_loss_is_that_of_a_naive_computation(tiny_llama, tmp_path, task, class_weights):
     train = [*questions(task.labels, count=6), *questions(task.labels[:1], count=8)[6:]]
     told = finetuned(tiny_llama, tmp_path, task=task, train=train, epochs=1, batch_size=99, class_weights=class_weights)
@@ -147,7 +150,7 @@ def test_training_learns_a_rule_that_can_be_learnt(tiny_llama, tmp_path):
         workspace=tmp_path,
         progress=Told(),
     )
-    assert told.epochs[-1].train_loss_nats < 0.2 < 1 < told.epochs[0].train_loss_nats
+    assert told.epochs[-1].train_loss_nats < 0.5 < 1 < told.epochs[0].train_loss_nats
     assert told.epochs[told.chosen_epoch - 1].dev_accuracy == 1.0
     student.wear(tmp_path / "adapter")
     assert all(found.choice == found.gold for found in student.score(asked[20:]))
