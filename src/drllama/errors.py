@@ -6,7 +6,9 @@ DrLlamaError
 ├── ModelError     a student's weights are missing, changed or of the wrong kind
 ├── MissingExtra   a package that this command needs isn't installed
 ├── OverlapError   a student would be scored on questions that it was trained on
-└── StoreError     a result can't be written or read
+├── StoreError     a result can't be written or read
+├── BudgetSpent    the next request would pass a limit of money, calls or time
+└── TeacherFailure a request to a large model got no reply; its kind says what may help
 """
 
 
@@ -36,3 +38,19 @@ class OverlapError(DrLlamaError):
 
 class StoreError(DrLlamaError):
     """A result can't be written or read."""
+
+
+class TeacherFailure(DrLlamaError):
+    """A request to a large model got no reply.
+
+    ``kind`` is a value of ``types.FailureKind``; ``retry_after_seconds`` is what the server asked for, if it did.
+    """
+
+    def __init__(self, message: str, *, kind: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BudgetSpent(DrLlamaError):
+    """A limit of money, calls or time would be passed by the next request; nothing was sent."""

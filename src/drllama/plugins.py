@@ -1,12 +1,20 @@
 """Which part answers to which name, and the wiring of a recipe: the only place that knows both sides of an edge."""
 
-from importlib import import_module
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib import import_module, resources
 from typing import Any
+from urllib.parse import urlsplit
 
-from drllama.errors import MissingExtra
-from drllama.protocols import Source, Student
-from drllama.recipe import PubMedQADemo, Recipe
+import yaml
+
+from drllama.errors import MissingExtra, RecipeError
+from drllama.protocols import AnswerMany, Replies, Source, Teacher
+from drllama.protocols import Student as StudentProtocol
+from drllama.recipe import Endpoint, LocalTeacher, PubMedQADemo, Recipe, Recorded, Student
 from drllama.sources.tasks import task_of
+from drllama.stages.plan import Destination, Price
 from drllama.types import Task
 
 SOURCES = {
@@ -16,6 +24,7 @@ SOURCES = {
     "csv": "drllama.sources.tables:TableSource",
 }
 CAUSAL_STUDENT = "drllama.students.causal:CausalStudent"
+_PRICES = resources.files("drllama") / "prices.yaml"
 MACHINE = "drllama.students.machine:measure_machine"
 
 
@@ -50,7 +59,89 @@ def make_source(recipe: Recipe) -> Source:
     return source
 
 
-def make_student(recipe: Recipe, task: Task) -> Student:
+def price_of(recipe: Recipe) -> Price | None:
+    """Return what the recipe's teacher costs: the recipe's own word, else the dated table's, else None: unknown."""
+    match recipe.teacher:
+        case Endpoint(usd_per_million_tokens=(tokens_in, tokens_out)):
+            return Price(usd_per_million_in=tokens_in, usd_per_million_out=tokens_out, source="the recipe")
+        case Endpoint(base_url=base_url, model=model):
+            found = yaml.safe_load(_PRICES.read_text(encoding="utf-8")).get(urlsplit(base_url).hostname, {}).get(model)
+            if found is None:
+                return None
+            tokens_in, tokens_out = found["price"]
+            source = f"price table, seen {found['seen']}"
+            return Price(usd_per_million_in=tokens_in, usd_per_million_out=tokens_out, source=source)
+        case LocalTeacher() | Recorded():
+            return Price(usd_per_million_in=0, usd_per_million_out=0, source="nobody is paid")
+        case None:
+            return None
+
+
+def destination_of(recipe: Recipe) -> Destination | None:
+    """Return where the recipe's teacher would send text; None: nowhere.
+
+    Raises:
+        RecipeError: the address isn't one, or holds a password.
+    """
+    if not isinstance(recipe.teacher, Endpoint):
+        return None
+    endpoint = import_module("drllama.teachers.endpoint")
+    host: str = endpoint.host_of(recipe.teacher.base_url)
+    here: bool = endpoint.is_this_machine(host)
+    allowed = here or host.lower() in {one.lower() for one in recipe.allow_hosts}
+    return Destination(host=host, is_this_machine=here, is_allowed=allowed)
+
+
+@asynccontextmanager
+async def make_teacher(
+    recipe: Recipe,
+    *,
+    replies: Replies,
+    max_usd: float | None,
+    max_calls: int | None,
+    max_minutes: float | None,
+    seed: int,
+) -> AsyncIterator[tuple[Teacher, AnswerMany]]:
+    """Give the recipe's teacher, wrapped so that no reply is lost or bought twice, and the way to ask it much at once.
+
+    Raises:
+        RecipeError: the host isn't allowed, or money is limited and the price unknown.
+    """
+    from drllama import teachers
+
+    ledger = teachers.Ledger(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
+    price = price_of(recipe)
+    match recipe.teacher:
+        case Endpoint() as settings:
+            async with teachers.http_teacher(
+                settings,
+                replies=replies,
+                ledger=ledger,
+                seed=seed,
+                allow_hosts=recipe.allow_hosts,
+                usd_per_million_tokens=(price.usd_per_million_in, price.usd_per_million_out) if price else None,
+            ) as teacher:
+                yield teacher, partial(teachers.ask_all, in_flight=settings.max_in_flight)
+        case LocalTeacher(model=model, batch_size=batch_size):
+            loaded = load("drllama.students.loading:load_model")(Student(model=model))
+            local = load("drllama.teachers.local:LocalTeacher")(
+                loaded.model, loaded.tokenizer, weights_sha256=loaded.card.weights_sha256, batch_size=batch_size
+            )
+            budgeted = teachers.Budgeted(teachers.Kept(local, replies), ledger, usd_per_million_tokens=(0.0, 0.0))
+            yield teachers.Stored(budgeted, replies), partial(teachers.ask_all, in_flight=batch_size)
+        case Recorded(endpoint=endpoint):
+            yield teachers.Replay(replies, endpoint=endpoint), partial(teachers.ask_all, in_flight=64)
+        case None:
+            raise RecipeError("the recipe names no teacher; add a section teacher")
+
+
+def make_token_counter(recipe: Recipe) -> Callable[[str], int]:
+    """Return what counts a text's tokens, by the student's tokenizer; a teacher's own may differ by a tenth."""
+    tokenizer = load("drllama.students.loading:load_tokenizer")(recipe.student)
+    return lambda text: len(tokenizer(text)["input_ids"])
+
+
+def make_student(recipe: Recipe, task: Task) -> StudentProtocol:
     """Return the recipe's student, its weights in memory."""
-    student: Student = load(CAUSAL_STUDENT)(recipe.student, task)
+    student: StudentProtocol = load(CAUSAL_STUDENT)(recipe.student, task)
     return student

@@ -1,11 +1,12 @@
 """The edges: what a part must offer to be used here. Each has one or two methods; anything that has them fits."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from drllama.errors import TeacherFailure
 from drllama.recipe import Finetune
-from drllama.types import Example, Finetuned, Prediction, Splits, StudentCard, Task
+from drllama.types import Example, Finetuned, Prediction, Reply, Splits, StudentCard, Task, TeacherRequest
 
 # A training step's forward and backward pass, in forward passes; measured 2.0 to 2.6 with LoRA in all layers.
 TRAINING_COST = 2.3
@@ -34,6 +35,41 @@ class Source(Protocol):
         Raises:
             DataError: a row can't be read; the message names file, line, value and what is allowed.
         """
+
+
+class Teacher(Protocol):
+    """A large model, or something that answers like one; behaviour is added by wrapping one in another."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go: the base URL, or ``local:`` and the hash of the weights."""
+
+    async def ask(self, request: TeacherRequest) -> Reply:
+        """Return the reply to a request.
+
+        Raises:
+            TeacherFailure: there is none; the failure's kind says why.
+            BudgetSpent: a limit would be passed; nothing was sent.
+        """
+
+
+class Replies(Protocol):
+    """Where replies are kept, durable before they are used."""
+
+    def find(self, key: str) -> Reply | None:
+        """Return the kept reply to the request with this key."""
+
+    def keep(self, request: TeacherRequest, outcome: Reply | TeacherFailure) -> None:
+        """Keep one attempt, a failed one too; when this returns, a power cut doesn't lose it."""
+
+
+class AnswerMany(Protocol):
+    """Puts many requests to a teacher, so many at once as it is set to, and gives each outcome as it comes."""
+
+    def __call__(
+        self, teacher: Teacher, requests: Iterable[TeacherRequest]
+    ) -> AsyncIterator[tuple[TeacherRequest, Reply | TeacherFailure]]:
+        """Yield each request with its reply or its failure, in any order; stop the stage by raising."""
 
 
 class Student(Protocol):

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 import drllama
+from drllama.cli import teacher as _teacher  # noqa: F401  its commands join the others
 from drllama.cli.app import app
 
 ROOT = Path(__file__).parents[2]

@@ -12,6 +12,7 @@ import typer
 from drllama import pipeline, plugins
 from drllama.cli import main
 from drllama.cli import progress as progress_module
+from drllama.cli import teacher as _teacher  # noqa: F401  its commands join the others
 from drllama.cli.app import app
 from drllama.cli.progress import ShownProgress
 from drllama.cli.tables import table

@@ -2,7 +2,7 @@ import jinja2
 import pytest
 
 from drllama.errors import RecipeError
-from drllama.prompts import StudentPrompt, student_prompt, student_prompt_versions
+from drllama.prompts import StudentPrompt, prompt_versions, student_prompt
 
 OPTIONS = (("A", "aspirin"), ("B", "water"))
 HOSTILE = "{{ 7 * 7 }} {% for x in y %} {# gone? #} <b>&amp;</b> {{ question }} \\n \x00"
@@ -38,27 +38,27 @@ def test_a_student_reads_options_with_their_letters(version, text):
 
 def test_a_template_is_never_edited_after_a_result_used_it():
     # A change here is a new version: copy the file. These are the hashes that stand in adapters and in results.
-    assert {version: student_prompt(version).sha256 for version in student_prompt_versions()} == {
+    assert {version: student_prompt(version).sha256 for version in prompt_versions("student")} == {
         "context-first.v1": "adf33cac78440b84a5920bd22f076cb23cba04045b942089a9af8c6f3f2c3e64",
         "paper.v1": "ef732fc250286b83d97c1ea11489aca434ad4e1d06f0699b67f4f1d1c8eae4a7",
     }
 
 
-@pytest.mark.parametrize("version", student_prompt_versions())
+@pytest.mark.parametrize("version", prompt_versions("student"))
 def test_texts_of_the_data_are_never_read_as_a_template(version):
     text = student_prompt(version).render(question=HOSTILE, context=HOSTILE, options=[("A", HOSTILE)])
     assert text.count(HOSTILE) == 3
     assert "49" not in text
 
 
-@pytest.mark.parametrize("version", student_prompt_versions())
+@pytest.mark.parametrize("version", prompt_versions("student"))
 def test_the_text_ends_where_the_answer_begins_without_white_space(version):
     for context in ("", "It fell.\n"):
         text = student_prompt(version).render(question="Did it fall?", context=context)
         assert text == text.rstrip()
 
 
-@pytest.mark.parametrize("version", student_prompt_versions())
+@pytest.mark.parametrize("version", prompt_versions("student"))
 def test_without_a_context_none_is_announced(version):
     assert "context:" not in student_prompt(version).render(question="Did it fall?", context="").lower()
 

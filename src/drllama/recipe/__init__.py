@@ -1,38 +1,64 @@
 """What users write: one YAML file, every setting documented, unknown names refused."""
 
-from drllama.recipe.reading import ResolvedRecipe, Setting, as_yaml, read_recipe, resolve
-from drllama.recipe.sections import (
+from drllama.recipe.questions import (
     Columns,
     CsvFiles,
-    Evaluate,
-    Finetune,
     JsonlFiles,
     Limit,
-    Lora,
     PubMedQA,
     PubMedQADemo,
-    Recipe,
-    Report,
     Shares,
     SourceSection,
-    Student,
     TableFiles,
     TaskSection,
 )
+from drllama.recipe.reading import (
+    ResolvedRecipe,
+    Setting,
+    as_yaml,
+    read_recipe,
+    resolve,
+)
+from drllama.recipe.sections import (
+    Evaluate,
+    Finetune,
+    Lora,
+    Recipe,
+    Report,
+    Student,
+)
+from drllama.recipe.teaching import (
+    Audit,
+    Augment,
+    Endpoint,
+    LocalTeacher,
+    New,
+    Recorded,
+    Rewrite,
+    Sampling,
+)
 
 __all__ = [
+    "Audit",
+    "Augment",
     "Columns",
     "CsvFiles",
+    "Endpoint",
     "Evaluate",
     "Finetune",
     "JsonlFiles",
     "Limit",
+    "LocalTeacher",
     "Lora",
+    "New",
     "PubMedQA",
     "PubMedQADemo",
     "Recipe",
+    "Recorded",
     "Report",
     "ResolvedRecipe",
+    "Rewrite",
+    "Sampling",
     "Setting",
     "Shares",
     "SourceSection",

@@ -49,14 +49,7 @@ def load_model(settings: Student) -> LoadedModel:
     """
     device = _device(settings.device)
     dtype = _dtype(settings.dtype, device)
-    place = find_model(settings.model, revision=settings.revision)
-    match place:
-        case GgufParts():
-            folder = _converted(place)
-        case ModelFolder(path=path):
-            folder = path
-        case HubModel():
-            folder = _downloaded(place)
+    folder = _folder_of(settings)
     model, tokenizer = _from_folder(folder, settings, dtype)
     model = model.to(device).eval().requires_grad_(False)
     _refuse_reading_backwards(model, settings.model)
@@ -69,6 +62,23 @@ def load_model(settings: Student) -> LoadedModel:
         dtype=str(dtype).removeprefix("torch."),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, card=card)
+
+
+def load_tokenizer(settings: Student) -> Any:  # noqa: ANN401  transformers' tokenizers have no common type
+    """Return the tokenizer of the recipe's student without its weights (see ``load_model``)."""
+    with _quiet_transformers() as transformers:
+        return transformers.AutoTokenizer.from_pretrained(_folder_of(settings), local_files_only=True)
+
+
+def _folder_of(settings: Student) -> Path:
+    place = find_model(settings.model, revision=settings.revision)
+    match place:
+        case GgufParts():
+            return _converted(place)
+        case ModelFolder(path=path):
+            return path
+        case HubModel():
+            return _downloaded(place)
 
 
 def _from_folder(folder: Path, settings: Student, dtype: torch.dtype) -> tuple[Any, Any]:

@@ -1,0 +1,155 @@
+"""Reading a teacher's reply: what was asked for, or ``Unparsed`` with the reason. Nothing is ever filled in."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import regex
+
+from drllama.types import Label, Task, Unparsed
+
+# Words before the object may hold a brace of their own, as in "the set {1, 2}".
+_OPENING = regex.compile(r'\{\s*["}]')
+_HALF_CHARACTER = regex.compile(r"[\ud800-\udfff]")
+_BROKEN = "a JSON object that doesn't end or is broken"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retold:
+    """A question in other words."""
+
+    question: str
+    long_answer: str
+    context: str | None
+    """None where the context wasn't to be retold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invented:
+    """A new question with its answer."""
+
+    question: str
+    label: Label
+    long_answer: str
+
+
+def reply_schema(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the JSON schema of an object with exactly these fields."""
+    return {
+        "type": "object",
+        "properties": dict(fields),
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+def rewrite_schema(*, retell_context: bool) -> dict[str, object]:
+    """Return the JSON schema of a rewrite."""
+    names = ["question", "long_answer", *(["context"] if retell_context else [])]
+    return reply_schema({name: {"type": "string"} for name in names})
+
+
+def new_schema(labels: Sequence[Label], count: int) -> dict[str, object]:
+    """Return the JSON schema of ``count`` new questions."""
+    text = {"type": "string"}
+    item = reply_schema({"question": text, "label": {"enum": list(labels)}, "long_answer": text})
+    return reply_schema({"items": {"type": "array", "items": item, "minItems": count, "maxItems": count}})
+
+
+def answer_schema(labels: Sequence[Label]) -> dict[str, object]:
+    """Return the JSON schema of a blind answer."""
+    return reply_schema({"label": {"enum": list(labels)}})
+
+
+def parse_rewrite(text: str, *, retell_context: bool) -> Retold | Unparsed:
+    """Return the rewrite in a reply."""
+    found = _object(text)
+    if isinstance(found, Unparsed):
+        return found
+    names = ("question", "long_answer", "context") if retell_context else ("question", "long_answer")
+    texts = [_text(found, name) for name in names]
+    for one in texts:
+        if isinstance(one, Unparsed):
+            return one
+    question, long_answer, *rest = map(str, texts)
+    return Retold(question=question, long_answer=long_answer, context=rest[0] if rest else None)
+
+
+def parse_new(text: str, task: Task) -> list[Invented | Unparsed] | Unparsed:
+    """Return the new questions in a reply, each readable or not by itself."""
+    found = _object(text)
+    if isinstance(found, Unparsed):
+        return found
+    items = found.get("items")
+    if not isinstance(items, list) or not items:
+        return Unparsed(text=text, reason="no list 'items'")
+    return [_invented(item, task) for item in items]
+
+
+def parse_answer(text: str, task: Task) -> Label | Unparsed:
+    """Return the label in a reply: the object's field, or, where no object was begun, the only label it names."""
+    found = _object(text)
+    if not isinstance(found, Unparsed):
+        return _label(found, task)
+    if found.reason == _BROKEN:
+        return found
+    named = [label for label in task.labels if _names(text, label)]
+    if len(named) == 1:
+        return named[0]
+    return Unparsed(text=text, reason="several labels" if named else "no label")
+
+
+def _names(text: str, label: Label) -> bool:
+    if len(label) == 1 and label.isascii():
+        # "A" is an article and "vitamin C" no answer: a letter counts only where the reply begins with it.
+        return regex.match(rf"\W*{regex.escape(label)}(?:[.):*\]]|\s*$)", text) is not None
+    # Whole words in every script: "no" isn't in "known", and neither 不是 nor 是否 says 是.
+    return regex.search(rf"(?<![\p{{L}}\p{{N}}]){regex.escape(label)}(?![\p{{L}}\p{{N}}])", text, regex.I) is not None
+
+
+def _invented(item: object, task: Task) -> Invented | Unparsed:
+    if not isinstance(item, dict):
+        return Unparsed(text=_shown(item), reason="an item that isn't an object")
+    question, label, long_answer = _text(item, "question"), _label(item, task), _text(item, "long_answer")
+    for one in (question, label, long_answer):
+        if isinstance(one, Unparsed):
+            return one
+    return Invented(question=str(question), label=str(label), long_answer=str(long_answer))
+
+
+def _label(found: Mapping[str, object], task: Task) -> Label | Unparsed:
+    value = _text(found, "label")
+    if isinstance(value, Unparsed) or value in task.labels:
+        return value
+    same = [label for label in task.labels if label.casefold() == value.casefold()]
+    return same[0] if len(same) == 1 else Unparsed(text=value, reason=f"label not one of {', '.join(task.labels)}")
+
+
+def _text(found: Mapping[str, object], name: str) -> str | Unparsed:
+    value = found.get(name)
+    # Half a character can be written in JSON, but in no file.
+    if isinstance(value, str) and value.strip() and not _HALF_CHARACTER.search(value):
+        return value.strip()
+    reason = f"no text '{name}'" if value is None else f"'{name}' is empty or no text"
+    return Unparsed(text=_shown(found), reason=reason)
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(_HALF_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", json.dumps(value, ensure_ascii=False)))
+    except RecursionError:
+        return "an object too deep to show"
+
+
+def _object(text: str) -> dict[str, object] | Unparsed:
+    """Return the first JSON object in a reply, whatever stands around it."""
+    opening = _OPENING.search(text)
+    if opening is None:
+        return Unparsed(text=text, reason=_BROKEN if "{" in text else "no JSON object")
+    try:
+        # An object inside a broken one isn't tried: it isn't what was asked for.
+        value, _ = json.JSONDecoder().raw_decode(text, opening.start())
+    except (ValueError, RecursionError):
+        return Unparsed(text=text, reason=_BROKEN)
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,115 @@
+"""The settings of the large model and of what it is asked."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from drllama.recipe.values import LabelText, Section, by_kind, named_kind
+
+
+class Endpoint(Section):
+    """A server that speaks OpenAI's chat completions: OpenAI, vLLM, llama.cpp, Ollama."""
+
+    kind: Literal["openai-compatible"] = Field("openai-compatible", exclude=True)
+    base_url: str = "https://api.openai.com/v1"
+    """Where requests go; the host must stand in ``allow_hosts``, unless it is this machine."""
+    model: str
+    """The model's name at the server."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; a local server may need none."""
+    dialect: Literal["openai", "vllm", "llama.cpp", "ollama"] = "openai"
+    """Which settings beyond OpenAI's own the server knows, such as a repetition penalty."""
+    timeout_seconds: float = Field(120, gt=0)
+    """One request's longest time."""
+    max_in_flight: int = Field(16, ge=1)
+    """Requests at the server at once; fewer when it says that they are too many."""
+    requests_per_minute: int | None = Field(None, ge=1)
+    """The allowed rate; null: whatever the server takes."""
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """The allowed rate, prompts and replies together; null: whatever the server takes."""
+    usd_per_million_tokens: tuple[float, float] | None = None
+    """Price of prompt and reply tokens; null: the price table's, or unknown."""
+
+
+class LocalTeacher(Section):
+    """A causal language model in this process."""
+
+    kind: Literal["local"] = Field("local", exclude=True)
+    model: str
+    """A name from ``drllama models``, a Hub id, a folder, or a .gguf file."""
+    batch_size: int = Field(8, ge=1)
+    """Requests answered at once."""
+
+
+class Recorded(Section):
+    """Recorded replies only: a request that isn't among them is an error."""
+
+    kind: Literal["replay"] = Field("replay", exclude=True)
+    endpoint: str
+    """The endpoint that the recording names."""
+    model: str
+    """The model that the recording names."""
+
+
+AnyTeacher = Annotated[
+    Annotated[Endpoint | LocalTeacher | Recorded, Field(discriminator="kind")],
+    BeforeValidator(named_kind),
+    PlainSerializer(by_kind),
+]
+
+
+class Sampling(Section):
+    """How the teacher draws its words."""
+
+    temperature: float = Field(0.8, ge=0)
+    """0 is the likeliest word each time; the paper's is 0.8."""
+    max_tokens: int = Field(1024, ge=16)
+    """Longest reply."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Draw among the likeliest words that hold this share; null: all."""
+    repetition_penalty: float | None = Field(None, gt=0)
+    """Divides the odds of words already said; the paper's is 2.0. Refused where the server doesn't know it."""
+
+
+class Rewrite(Section):
+    """The training questions in other words, each with the label it has."""
+
+    prompt: str = "rewrite.v1"
+    """The template."""
+    per_item: int = Field(1, ge=1)
+    """Rewrites of each training question."""
+    retell_context: bool = True
+    """Retell the context too, without its conclusion."""
+
+
+class New(Section):
+    """New questions on the training contexts."""
+
+    prompt: str = "new.v1"
+    """The template."""
+    per_item: int = Field(2, ge=1)
+    """New questions on each training context."""
+    balance: dict[LabelText, float] | None = None
+    """The wanted share of each label, told to the teacher; null: nothing is said."""
+
+
+class Augment(Section):
+    """What the teacher writes for the training questions."""
+
+    rewrite: Rewrite | None = Rewrite()
+    """Rewrites; null: none."""
+    new: New | None = New()
+    """New questions; null: none."""
+    sampling: Sampling = Sampling()
+    """How the teacher draws its words."""
+    max_attempts: int = Field(3, ge=1)
+    """Replies asked for at most until a source item has what it should."""
+
+
+class Audit(Section):
+    """Whether the teacher knows the domain: it answers the dev questions blind."""
+
+    prompt: str = "answer.v1"
+    """The template."""
+    sampling: Sampling = Sampling(temperature=0, max_tokens=64)
+    """How the teacher draws its words."""

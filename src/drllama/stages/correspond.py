@@ -1,0 +1,98 @@
+"""Writing requests to a teacher: which template, which values, which rollout."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from drllama.parsing import answer_schema, new_schema, rewrite_schema
+from drllama.prompts import teacher_prompt
+from drllama.recipe import Audit, Augment, New, Rewrite, Sampling
+from drllama.types import Example, Message, ReplyForm, Task, TeacherRequest
+from drllama.types import Sampling as SentSampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correspondent:
+    """Whom requests go to, and how structured replies are asked for there."""
+
+    endpoint: str
+    model: str
+    form: ReplyForm
+
+    def rewrite(
+        self, example: Example, task: Task, augment: Augment, settings: Rewrite, rollout: int
+    ) -> TeacherRequest:
+        """Return the request for one rewrite of a training example."""
+        values = {
+            "instruction": task.instruction,
+            "labels": task.labels,
+            "context": example.context,
+            "question": example.question,
+            "label": example.label,
+            "long_answer": example.long_answer,
+            "options": _options(example, task),
+            "retell_context": settings.retell_context,
+        }
+        schema = rewrite_schema(retell_context=settings.retell_context)
+        return self._request(settings.prompt, values, schema, augment.sampling, rollout)
+
+    def new(self, example: Example, task: Task, augment: Augment, settings: New, rollout: int) -> TeacherRequest:
+        """Return the request for new questions on a training example's context."""
+        shares = settings.balance or {}
+        values = {
+            "instruction": task.instruction,
+            "labels": task.labels,
+            "context": example.context,
+            "question": example.question,
+            "count": settings.per_item,
+            "balance": ", ".join(f"{label} {share:.0%}" for label, share in shares.items()),
+        }
+        schema = new_schema(task.labels, settings.per_item)
+        return self._request(settings.prompt, values, schema, augment.sampling, rollout)
+
+    def answer(self, example: Example, task: Task, audit: Audit, rollout: int = 0) -> TeacherRequest:
+        """Return the request for a blind answer: neither label nor long answer is in it."""
+        values = {
+            "instruction": task.instruction,
+            "labels": task.labels,
+            "context": example.context,
+            "question": example.question,
+            "options": _options(example, task),
+        }
+        return self._request(audit.prompt, values, answer_schema(task.labels), audit.sampling, rollout)
+
+    def probe(self, audit: Audit) -> TeacherRequest:
+        """Return a small request that only an endpoint that knows this form of reply answers."""
+        values = {
+            "instruction": "Answer with yes or no.",
+            "labels": ("yes", "no"),
+            "context": "",
+            "question": "Is ice frozen water?",
+            "options": [],
+        }
+        return self._request(audit.prompt, values, answer_schema(("yes", "no")), audit.sampling, 0)
+
+    def _request(
+        self, version: str, values: Mapping[str, object], schema: Mapping[str, object], sampling: Sampling, rollout: int
+    ) -> TeacherRequest:
+        prompt = teacher_prompt(version)
+        messages: tuple[Message, ...] = prompt.render(**values)
+        return TeacherRequest(
+            endpoint=self.endpoint,
+            model=self.model,
+            prompt=prompt.version,
+            prompt_sha256=prompt.sha256,
+            messages=messages,
+            sampling=SentSampling(
+                temperature=sampling.temperature,
+                max_tokens=sampling.max_tokens,
+                top_p=sampling.top_p,
+                repetition_penalty=sampling.repetition_penalty,
+            ),
+            form=self.form,
+            schema=schema,
+            rollout=rollout,
+        )
+
+
+def _options(example: Example, task: Task) -> list[tuple[str, str]]:
+    return list(zip(task.labels, example.options, strict=True)) if example.options else []

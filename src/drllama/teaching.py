@@ -1,0 +1,281 @@
+"""The stories around a teacher: plan, audit, preview and augment, each over the same store of replies."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from drllama import plugins
+from drllama.errors import DataError, RecipeError, TeacherFailure
+from drllama.ids import derive_seed
+from drllama.protocols import AnswerMany, Progress, Teacher
+from drllama.recipe import Augment, Endpoint, LocalTeacher, Recipe, Recorded
+from drllama.replies import ImportCount, RequestStore
+from drllama.stages.audit import Audit, audit_teacher
+from drllama.stages.augment import Augmented, augment_examples, first_requests
+from drllama.stages.correspond import Correspondent
+from drllama.stages.plan import Pilot, Plan, minutes_needed, plan_part
+from drllama.stages.recordings import recorded_calls
+from drllama.stats.power import detectable_difference
+from drllama.types import FailureKind, ReplyForm, Splits, Task, TeacherCall, TeacherRequest
+
+T = TypeVar("T")
+_PREVIEWED = 3
+_PILOT_REPLIES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one command may spend; None: no limit."""
+
+    max_usd: float | None = None
+    max_calls: int | None = None
+    max_minutes: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A recipe's questions, and what a teacher is to do with them."""
+
+    recipe: Recipe
+    splits: Splits
+    task: Task
+    augment: Augment
+
+
+def read_lesson(recipe: Recipe) -> Lesson:
+    """Return the recipe's questions.
+
+    Raises:
+        RecipeError: the recipe names no teacher.
+    """
+    if recipe.teacher is None:
+        raise RecipeError(
+            "the recipe names no teacher; add one, such as teacher: {openai-compatible: {model: NAME}}, "
+            "{local: {model: smollm2-135m}} or {replay: {endpoint: E, model: M}}"
+        )
+    source = plugins.make_source(recipe)
+    return Lesson(recipe=recipe, splits=source.load(), task=source.task, augment=recipe.augment or Augment())
+
+
+def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str], int]) -> Plan:
+    """Return what the audit and the augmentation will take; nothing is sent."""
+    destination = plugins.destination_of(lesson.recipe)
+    correspondent = _known(lesson.recipe, replies)
+    price = plugins.price_of(lesson.recipe)
+    dev = [correspondent.answer(example, lesson.task, lesson.recipe.audit) for example in lesson.splits.dev]
+    by_prompt: dict[str, list[TeacherRequest]] = {}
+    for request in [*dev, *first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)]:
+        by_prompt.setdefault(request.prompt, []).append(request)
+    parts = tuple(
+        plan_part(
+            prompt,
+            requests,
+            is_kept=lambda key: replies.find(key) is not None,
+            count_tokens=count_tokens,
+            pilot=_pilot(replies, correspondent, prompt),
+            price=price,
+        )
+        for prompt, requests in by_prompt.items()
+    )
+    costs = [part.cost_usd for part in parts]
+    served = lesson.recipe.teacher if isinstance(lesson.recipe.teacher, Endpoint) else None
+    return Plan(
+        endpoint=correspondent.endpoint,
+        model=correspondent.model,
+        destination=destination,
+        parts=parts,
+        price=price,
+        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
+        minutes=minutes_needed(
+            parts,
+            requests_per_minute=served.requests_per_minute if served else None,
+            tokens_per_minute=served.tokens_per_minute if served else None,
+        ),
+        detectable_effect=detectable_difference(len(lesson.splits.test)),
+        num_test=len(lesson.splits.test),
+    )
+
+
+def audit(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Audit:
+    """Return how well the teacher answers the dev questions blind."""
+
+    async def work(teacher: Teacher, ask_all: AnswerMany) -> Audit:
+        correspondent = await _probed(lesson.recipe, teacher, replies)
+        progress.expect(len({example.id for example in lesson.splits.dev}))
+        return await audit_teacher(
+            teacher,
+            ask_all,
+            correspondent=correspondent,
+            train=lesson.splits.train,
+            dev=lesson.splits.dev,
+            task=lesson.task,
+            recipe=lesson.recipe,
+            progress=progress,
+        )
+
+    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+
+
+def augment(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Augmented:
+    """Return the candidates that the teacher writes for the training questions."""
+
+    async def work(teacher: Teacher, ask_all: AnswerMany) -> Augmented:
+        correspondent = await _probed(lesson.recipe, teacher, replies)
+        progress.expect(len(first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)))
+        return await augment_examples(
+            teacher,
+            ask_all,
+            correspondent=correspondent,
+            train=lesson.splits.train,
+            task=lesson.task,
+            settings=lesson.augment,
+            progress=progress,
+        )
+
+    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+
+
+def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> list[TeacherCall]:
+    """Return the first few calls whole, prompt and reply, before anything big is asked."""
+
+    async def work(teacher: Teacher, ask_all: AnswerMany) -> list[TeacherCall]:
+        correspondent = await _probed(lesson.recipe, teacher, replies)
+        first = first_requests(correspondent, lesson.splits.train[:_PREVIEWED], lesson.task, lesson.augment)[
+            :_PREVIEWED
+        ]
+        outcomes = {}
+        async for request, outcome in ask_all(teacher, first):
+            outcomes[request.key] = outcome
+            progress.work("asking the teacher for a preview", 1)
+        calls = []
+        for request in first:
+            outcome = outcomes[request.key]
+            if isinstance(outcome, TeacherFailure):
+                raise outcome
+            calls.append(TeacherCall(request=request, reply=outcome))
+        return calls
+
+    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+
+
+def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> ImportCount:
+    """Keep recorded answers, item by item, as replies to the requests that this recipe would send.
+
+    Raises:
+        DataError: the file can't be read; the message names the line.
+    """
+    everyone = (*lesson.splits.train, *lesson.splits.dev)
+    try:
+        with path.open(encoding="utf-8") as lines:
+            calls = [
+                TeacherCall(request=request, reply=reply)
+                for request, reply in recorded_calls(
+                    lines,
+                    where=str(path),
+                    correspondent=_known(lesson.recipe, replies),
+                    examples=everyone,
+                    find=replies.find,
+                    task=lesson.task,
+                    recipe=lesson.recipe.model_copy(update={"augment": lesson.augment}),
+                )
+            ]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: can't be read ({error}); give a JSON Lines file in UTF-8") from error
+    return replies.record(calls, source=f"recorded {path.name}", created_at=datetime.now(UTC))
+
+
+def _unprobed(recipe: Recipe) -> Correspondent:
+    match recipe.teacher:
+        case Recorded(endpoint=endpoint, model=model):
+            return Correspondent(endpoint=endpoint, model=model, form=ReplyForm.SCHEMA)
+        case Endpoint(base_url=base_url, model=model):
+            return Correspondent(endpoint=base_url.rstrip("/"), model=model, form=ReplyForm.SCHEMA)
+        case LocalTeacher(model=model):
+            return Correspondent(endpoint="local", model=model, form=ReplyForm.PROMPT)
+        case None:
+            raise RecipeError("the recipe names no teacher")
+
+
+def _known(recipe: Recipe, replies: RequestStore) -> Correspondent:
+    """Return the correspondent as far as can be told without asking: for plans and recordings."""
+    strictest = _unprobed(recipe)
+    if isinstance(recipe.teacher, Endpoint):
+        for form in ReplyForm:
+            candidate = replace(strictest, form=form)
+            if replies.find(candidate.probe(recipe.audit).key):
+                return candidate
+    return strictest
+
+
+async def _probed(recipe: Recipe, teacher: Teacher, replies: RequestStore) -> Correspondent:
+    """Return the correspondent with the strictest form of reply that the endpoint knows; found out once, then kept."""
+    known = replace(_known(recipe, replies), endpoint=teacher.endpoint)
+    if not isinstance(recipe.teacher, Endpoint) or replies.find(known.probe(recipe.audit).key):
+        return known
+    last: TeacherFailure | None = None
+    for form in ReplyForm:
+        candidate = replace(known, form=form)
+        try:
+            await teacher.ask(candidate.probe(recipe.audit))
+        except TeacherFailure as failure:
+            if failure.kind != FailureKind.BAD_REQUEST:
+                raise
+            last = failure
+            continue
+        return candidate
+    raise TeacherFailure(
+        f"{last}: even a plain request to {known.model} is refused; check teacher.model and teacher.base_url",
+        kind=FailureKind.BAD_REQUEST,
+    )
+
+
+def _pilot(replies: RequestStore, correspondent: Correspondent, prompt: str) -> Pilot | None:
+    rows = [
+        row
+        for row in replies.stats().rows
+        if (row.endpoint, row.model, row.prompt) == (correspondent.endpoint, correspondent.model, prompt)
+    ]
+    told = sum(row.replies - row.unknown_tokens for row in rows)
+    if told < _PILOT_REPLIES:
+        return None
+    return Pilot(num_replies=told, mean_tokens_out=sum(row.tokens_out for row in rows) / told)
+
+
+async def _with_teacher(
+    recipe: Recipe, replies: RequestStore, limits: Limits, work: Callable[[Teacher, AnswerMany], Awaitable[T]]
+) -> T:
+    async with plugins.make_teacher(
+        recipe,
+        replies=replies,
+        max_usd=limits.max_usd,
+        max_calls=limits.max_calls,
+        max_minutes=limits.max_minutes,
+        seed=derive_seed(recipe.seed, "retries"),
+    ) as (teacher, ask_all):
+        return await work(teacher, ask_all)
+
+
+def candidate_lines(augmented: Augmented) -> Iterable[str]:
+    """Yield the candidates as JSON Lines that the jsonl source reads: question, context, label, and where from."""
+    for one in augmented.candidates:
+        example = one.example
+        yield json.dumps(
+            {
+                "id": example.origin.source_id,
+                "question": example.question,
+                "context": example.context,
+                **({"options": list(example.options)} if example.options else {}),
+                "label": example.label,
+                "long_answer": example.long_answer,
+                "group": example.group,
+                "method": getattr(example.origin, "method", None),
+                "parents": list(getattr(example.origin, "parents", ())),
+                "prompt": one.prompt,
+                "rollout": one.rollout,
+            },
+            ensure_ascii=False,
+        )

@@ -1,0 +1,74 @@
+"""What travels between the parts: frozen, keyword-only values, each field documented under it.
+
+What users write is pydantic (``recipe``); what travels is here; what is stored is JSON made from it by ``store``.
+"""
+
+from drllama.types.answers import (
+    ClassScores,
+    Estimate,
+    Evaluation,
+    Outcome,
+    Prediction,
+    ReliabilityBin,
+)
+from drllama.types.questions import (
+    Example,
+    Label,
+    Origin,
+    Original,
+    SplitName,
+    Splits,
+    Synthetic,
+    Task,
+)
+from drllama.types.runs import (
+    Epoch,
+    Finetuned,
+    Run,
+    StepRecord,
+    StudentCard,
+)
+from drllama.types.teaching import (
+    Candidate,
+    FailureKind,
+    Finish,
+    Message,
+    Reply,
+    ReplyForm,
+    Sampling,
+    TeacherCall,
+    TeacherRequest,
+    Unparsed,
+)
+
+__all__ = [
+    "Candidate",
+    "ClassScores",
+    "Epoch",
+    "Estimate",
+    "Evaluation",
+    "Example",
+    "FailureKind",
+    "Finetuned",
+    "Finish",
+    "Label",
+    "Message",
+    "Origin",
+    "Original",
+    "Outcome",
+    "Prediction",
+    "ReliabilityBin",
+    "Reply",
+    "ReplyForm",
+    "Run",
+    "Sampling",
+    "SplitName",
+    "Splits",
+    "StepRecord",
+    "StudentCard",
+    "Synthetic",
+    "Task",
+    "TeacherCall",
+    "TeacherRequest",
+    "Unparsed",
+]

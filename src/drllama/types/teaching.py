@@ -1,0 +1,141 @@
+"""What a teacher is asked, what it answers, and the candidates that come of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Literal
+
+from drllama.ids import fingerprint
+from drllama.types.questions import Example
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of what a teacher is told."""
+
+    role: Literal["system", "user"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a teacher draws its words; a setting that an endpoint doesn't know is refused, never dropped."""
+
+    temperature: float
+    max_tokens: int
+    """Longest reply."""
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    """Divides the odds of words already said; 1 is none. Not in OpenAI's dialect, but in vLLM's and llama.cpp's."""
+
+
+class ReplyForm(StrEnum):
+    """How a structured reply is asked for; which of them an endpoint knows is found out once."""
+
+    SCHEMA = "schema"
+    """The server holds the reply to a JSON schema."""
+    JSON = "json"
+    """The server holds the reply to JSON; the prompt tells the fields."""
+    PROMPT = "prompt"
+    """The prompt alone asks for JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherRequest:
+    """Everything that one question to a teacher consists of."""
+
+    endpoint: str
+    """The base URL, or ``local:`` and the hash of the weights."""
+    model: str
+    prompt: str
+    """The template's version, such as ``rewrite.v1``."""
+    prompt_sha256: str
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    form: ReplyForm
+    schema: Mapping[str, object]
+    """The JSON schema of the reply."""
+    rollout: int
+    """Which of several draws for the same messages, from 0; never sent, but part of the key."""
+
+    @property
+    def key(self) -> str:
+        """Return the fingerprint of all that is sent, where it is sent, and the rollout."""
+        return fingerprint(
+            {
+                "endpoint": self.endpoint,
+                "model": self.model,
+                "messages": [[one.role, one.content] for one in self.messages],
+                "sampling": asdict(self.sampling),
+                "form": self.form,
+                "schema": self.schema,
+                "rollout": self.rollout,
+            }
+        )
+
+
+class Finish(StrEnum):
+    """Why a reply ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    """It reached ``max_tokens``: a JSON object is likely cut off."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a teacher answered."""
+
+    text: str
+    finish: Finish
+    tokens_in: int | None
+    """None where the server doesn't tell."""
+    tokens_out: int | None
+    seconds: float
+    cost_usd: float | None
+    """None: unknown, never 0 for a call that may have cost something."""
+
+
+class FailureKind(StrEnum):
+    """Why a request got no reply; each kind has its own policy."""
+
+    RATE = "rate"
+    """Too many requests: wait as told, then again."""
+    TRANSIENT = "transient"
+    """The server or the connection broke: again, a bounded number of times."""
+    TIMEOUT = "timeout"
+    AUTH = "auth"
+    """The key is missing or refused: stop the stage."""
+    QUOTA = "quota"
+    """The account is empty: stop the stage."""
+    BAD_REQUEST = "bad request"
+    """This request will never be answered; the others may."""
+    CONTENT_FILTER = "content filter"
+    UNREADABLE = "unreadable"
+    """The server's answer isn't what its protocol says, no choices in it for instance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherCall:
+    """A request and its reply."""
+
+    request: TeacherRequest
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unparsed:
+    """A reply, or a part of one, that can't be read as what was asked for; never a default label."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An example out of a teacher's reply, not yet filtered."""
+
+    example: Example
+    prompt: str
+    """The template's version."""
+    rollout: int

@@ -1,0 +1,1 @@
+"""A server that speaks chat completions and breaks on request."""

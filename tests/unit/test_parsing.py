@@ -1,0 +1,179 @@
+import json
+
+import pytest
+
+from drllama.parsing import (
+    Invented,
+    Retold,
+    answer_schema,
+    new_schema,
+    parse_answer,
+    parse_new,
+    parse_rewrite,
+    rewrite_schema,
+)
+from drllama.types import Task, Unparsed
+
+
+def task(*labels):
+    return Task(name="t", instruction="Answer.", labels=labels, verbalizers={label: label for label in labels})
+
+
+MEDICAL, LETTERS, CHINESE = task("yes", "no", "maybe"), task("A", "B", "C", "D"), task("是", "否", "不确定")
+TOLD = {"question": "Does it {really} help?", "long_answer": 'It "does". }', "context": "Ten of 20 {50 %} were helped."}
+RETOLD = Retold(**TOLD)
+
+
+def rewrite(text):
+    return parse_rewrite(text, retell_context=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(TOLD),
+        json.dumps(TOLD, indent=2),
+        f"```json\n{json.dumps(TOLD)}\n```",
+        f"```\n{json.dumps(TOLD, indent=1)}\n```\nI hope this helps.",
+        f"Here is the question, with the set {{1, 2}} left out:\n{json.dumps(TOLD)}",
+        f"{json.dumps(TOLD)}\n{json.dumps({**TOLD, 'question': 'Another?'})}",
+        json.dumps({**TOLD, "question": f"  {TOLD['question']}\n", "more": [1, {"question": "inner"}]}),
+    ],
+)
+def test_an_object_is_found_whatever_stands_around_it(text):
+    assert rewrite(text) == RETOLD
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no JSON object"),
+        ("Does it help?", "no JSON object"),
+        ('["question"]', "no JSON object"),
+        (json.dumps(TOLD)[:-1], "doesn't end"),
+        (json.dumps(TOLD)[:40], "doesn't end"),
+        ("{'question': 'single quotes'}", "doesn't end or is broken"),
+        ('{"draft": ' + json.dumps(TOLD), "doesn't end"),
+        ("{}", "no text 'question'"),
+        (json.dumps({**TOLD, "context": None}), "no text 'context'"),
+        (json.dumps({**TOLD, "question": 7}), "'question' is empty or no text"),
+        (json.dumps({**TOLD, "question": " \n"}), "'question' is empty or no text"),
+        (json.dumps({**TOLD, "long_answer": ["It does."]}), "'long_answer' is empty or no text"),
+        (json.dumps({**TOLD, "context": "half \ud83d"}), "'context' is empty or no text"),
+        (json.dumps({"items": [TOLD]}), "no text 'question'"),
+    ],
+)
+def test_what_can_t_be_read_is_told_with_its_reason(text, reason):
+    found = rewrite(text)
+    assert isinstance(found, Unparsed)
+    assert reason in found.reason
+    found.text.encode()  # it can be written to a file
+
+
+def test_a_context_that_wasn_t_asked_for_isn_t_taken():
+    assert parse_rewrite(json.dumps(TOLD), retell_context=False) == Retold(
+        question=TOLD["question"], long_answer=TOLD["long_answer"], context=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "label"),
+    [
+        (MEDICAL, '{"label": "yes"}', "yes"),
+        (MEDICAL, '{"label": " YES "}', "yes"),
+        (LETTERS, '{"label": "c"}', "C"),
+        (CHINESE, '{"label": "否"}', "否"),
+        (task("a", "A"), '{"label": "A"}', "A"),
+        (MEDICAL, "Maybe.", "maybe"),
+        (MEDICAL, "**No**", "no"),
+        (MEDICAL, "It is known: yes, yes.", "yes"),
+        (LETTERS, "B", "B"),
+        (LETTERS, "(B) vitamin C", "B"),
+        (LETTERS, "B. A vitamin", "B"),
+        (CHINESE, "答案是：否。", "否"),
+        (CHINESE, "是", "是"),
+        (CHINESE, "是否有效？不确定。", "不确定"),
+    ],
+)
+def test_a_label_is_read_from_the_object_or_as_the_only_one_named(asked, text, label):
+    assert parse_answer(text, asked) == label
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "reason"),
+    [
+        (MEDICAL, '{"label": "unsure"}', "label not one of yes, no, maybe"),
+        (MEDICAL, '{"label": true}', "'label' is empty or no text"),
+        (MEDICAL, '{"label": ""}', "'label' is empty or no text"),
+        (MEDICAL, '{"answer": "yes"}', "no text 'label'"),
+        (MEDICAL, '{"label": "yes', "doesn't end"),
+        (MEDICAL, '{"answer": "yes", "label": "no', "doesn't end"),
+        (MEDICAL, "yes or no", "several labels"),
+        (MEDICAL, "It isn't known.", "no label"),
+        (MEDICAL, "", "no label"),
+        (LETTERS, "A vitamin", "no label"),
+        (LETTERS, "It is vitamin C.", "no label"),
+        (task("a", "A", "b"), '{"label": "B "}', None),
+        (task("a", "A", "ß"), '{"label": "SS"}', None),
+        (task("aa", "AA", "b"), '{"label": "Aa"}', "label not one of"),
+        (CHINESE, "不是", "no label"),
+        (CHINESE, "是否？", "no label"),
+        (CHINESE, "是，否", "several labels"),
+    ],
+)
+def test_an_answer_never_gets_a_default_label(asked, text, reason):
+    found = parse_answer(text, asked)
+    if reason is None:
+        assert found == asked.labels[2]
+    else:
+        assert isinstance(found, Unparsed)
+        assert reason in found.reason
+
+
+def test_new_questions_are_readable_one_by_one():
+    good = {"question": "Is it so?", "label": "No", "long_answer": "It isn't."}
+    items = [good, {**good, "label": "perhaps"}, "a text", {"question": "Is it?"}, good]
+    first, *bad, last = parse_new(json.dumps({"items": items}), MEDICAL)
+    assert first == last == Invented(question="Is it so?", label="no", long_answer="It isn't.")
+    assert [one.reason for one in bad] == [
+        "label not one of yes, no, maybe",
+        "an item that isn't an object",
+        "no text 'label'",
+    ]
+
+
+@pytest.mark.parametrize("value", [{"items": []}, {"items": {}}, {"items": None}, {"question": "Is it?"}, {}])
+def test_a_reply_without_items_is_unreadable_as_a_whole(value):
+    assert parse_new(json.dumps(value), MEDICAL).reason == "no list 'items'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 100_000,
+        '{"a":' * 20_000,
+        '{"a":' * 400 + "1" + "}" * 400,
+        '{"question": ' + "[" * 50_000,
+        "{ " * 50_000,
+        '{"question": "' + "x" * 100_000,
+        '{"question": ' + "9" * 10_000 + "}",
+        " yes" * 25_000 + " no",
+    ],
+)
+def test_a_long_or_deep_reply_is_unreadable_and_nothing_worse(text):
+    for found in (rewrite(text), parse_new(text, MEDICAL), parse_answer(text, MEDICAL)):
+        assert isinstance(found, Unparsed)
+
+
+def test_a_long_reply_is_read():
+    long = {**TOLD, "context": "A sentence. " * 10_000 + "The end."}
+    assert rewrite("So:\n" + json.dumps(long)).context == long["context"]
+
+
+def test_schemas_ask_for_exactly_what_is_read():
+    assert rewrite_schema(retell_context=True)["required"] == ["question", "long_answer", "context"]
+    assert rewrite_schema(retell_context=False)["required"] == ["question", "long_answer"]
+    assert answer_schema(CHINESE.labels)["properties"] == {"label": {"enum": ["是", "否", "不确定"]}}
+    items = new_schema(MEDICAL.labels, 2)["properties"]["items"]
+    assert (items["minItems"], items["maxItems"]) == (2, 2)
+    assert items["items"]["additionalProperties"] is False
