@@ -6,7 +6,7 @@ import tokenizers
 import transformers
 
 from drllama.errors import ModelError
-from drllama.prompts import student_prompt, student_prompt_versions
+from drllama.prompts import prompt_versions, student_prompt
 from drllama.recipe import Student
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.text import sentences
@@ -134,7 +134,7 @@ def test_an_unfit_question_says_how_long_it_is(tokenizer):
             pytest.fail("30 questions don't fit 40 tokens")
 
 
-@pytest.mark.parametrize("prompt", student_prompt_versions())
+@pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_the_long_answer_never_enters_the_input(tokenizer, prompt):
     with_answer = example("Did it rise?", "It rose.", long_answer="SECRET yes it rose")
     without = example("Did it rise?", "It rose.")
@@ -144,7 +144,7 @@ def test_the_long_answer_never_enters_the_input(tokenizer, prompt):
     assert "SECRET" not in read_by(tokenizer, one)
 
 
-@pytest.mark.parametrize("prompt", student_prompt_versions())
+@pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_the_label_never_enters_the_input(tokenizer, prompt):
     inputs = {
         encoder(tokenizer, prompt=prompt).encode(example("Did it?", "It did.", label=label)).tokens
@@ -153,7 +153,7 @@ def test_the_label_never_enters_the_input(tokenizer, prompt):
     assert len(inputs) == 1
 
 
-@pytest.mark.parametrize("prompt", student_prompt_versions())
+@pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_options_stand_beside_their_letters_in_the_order_of_the_labels(tokenizer, prompt):
     letters = task_of("A", "B", "C", "D")
     asked = example("Which one rose?", "It rose. " * 60, options=("pain", "头痛", "the effect", "nobody"), label="B")
@@ -164,7 +164,7 @@ def test_options_stand_beside_their_letters_in_the_order_of_the_labels(tokenizer
     assert text.count("It rose.") < 60, "the context is cut, the options aren't"
 
 
-@pytest.mark.parametrize("prompt", student_prompt_versions())
+@pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_without_a_context_the_template_names_none(tokenizer, prompt):
     assert "ontext:" not in read_by(tokenizer, encoder(tokenizer, prompt=prompt).encode(example("Did it?")))
 
