@@ -517,6 +517,7 @@ def test_statistics_part_endpoints_models_prompts_and_sources(varied):
     assert all(one.attempts == one.replies + sum(one.failures.values()) for one in rows)
 
 
+@pytest.mark.slow
 def test_memory_is_flat_while_twenty_thousand_rows_are_exported(store):
     store.keep(request_number(), reply_saying("words " * 100))
     connection = sqlite3.connect(store.path)

@@ -222,6 +222,7 @@ def test_a_server_that_refuses_every_form_is_told_in_its_own_words(drllama, serv
     assert "even a plain request to m is refused; check teacher.model" in refused.err
 
 
+@pytest.mark.slow
 def test_an_interrupted_audit_goes_on_where_it_stopped(folder, server):
     write_questions(folder / "questions.jsonl", train=4, dev=40)
     live(server, max_in_flight=2)
@@ -383,6 +384,7 @@ def test_nothing_is_sent_to_a_host_that_isn_t_allowed(drllama):
     assert "nothing may be sent to api.openai.com: it isn't in allow_hosts" in refused.err
 
 
+@pytest.mark.slow
 def test_the_frontier_recording_replays_as_candidates_audit_and_blind_answers(drllama, folder, shared_pubmedqa):
     (folder / "recipe.yaml").write_text(
         f"name: frontier\ndata:\n  pubmedqa: {{path: '{shared_pubmedqa / 'ori_pqal.json'}'}}\nteacher: {REPLAY}\n"
