@@ -55,7 +55,7 @@ class ScriptedStudent:
             self._script.asked.append((self._who, example.question))
             yield self._answer(example)
 
-    def finetune(self, train, dev, *, settings, seed, workspace: Path, progress) -> Finetuned:
+    def finetune(self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None) -> Finetuned:
         self._script.trainings += 1
         (workspace / "adapter").mkdir(exist_ok=True)
         ids = [example.id for example in (*train, *dev)]
@@ -69,7 +69,7 @@ class ScriptedStudent:
         return Finetuned(
             epochs=tuple(epochs),
             chosen_epoch=1,
-            num_steps=settings.epochs * math.ceil(len(train) / settings.batch_size),
+            num_steps=settings.epochs * (updates_per_epoch or math.ceil(len(train) / settings.batch_size)),
             num_examples=len(train),
             left_out=(),
             truncated_examples=0,

@@ -1,56 +1,79 @@
-"""The story of a run, one line a stage; each stage's result is kept under the fingerprint of all it depends on."""
+"""The story of a run, one line a stage; what takes long is kept by ``steps``, what a teacher said by ``replies``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from itertools import chain
 
-from drllama import plugins
+from drllama import plugins, teaching
 from drllama.environment import environment
 from drllama.errors import DataError, OverlapError
 from drllama.ids import derive_seed, fingerprint
-from drllama.prompts import student_prompt
-from drllama.protocols import TRAINING_COST, Progress, Student
+from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe, as_yaml, resolve
+from drllama.replies import RequestStore
 from drllama.report import report_contents, report_html, report_json, report_markdown
+from drllama.stages.arms import SYSTEMS, chosen_arm, rows_of
 from drllama.stages.evaluate import evaluate
-from drllama.stages.score import refuse_seen, score
-from drllama.store import Step, Store
-from drllama.types import Evaluation, Example, Finetuned, Original, Prediction, Run, SplitName, Splits, Task
+from drllama.stages.score import refuse_seen
+from drllama.stats import compare_accuracy
+from drllama.steps import Steps
+from drllama.store import Store
+from drllama.types import (
+    Arm,
+    ArmName,
+    Audit,
+    Candidate,
+    Comparison,
+    Evaluation,
+    Example,
+    Original,
+    Prediction,
+    Run,
+    SplitName,
+    Splits,
+    StepRecord,
+    Task,
+    Taught,
+)
 
-# A change of what a stage computes from the same input changes its number here, and with it the key of its results.
-_SCORING, _TRAINING = 1, 1
 
-
-def run(recipe: Recipe, *, store: Store, progress: Progress, command: str) -> Run:
-    """Carry out a recipe, reusing every step whose result is already stored, and return the run.
+def run(
+    recipe: Recipe,
+    *,
+    store: Store,
+    replies: RequestStore,
+    limits: teaching.Limits,
+    progress: Progress,
+    command: str,
+) -> Run:
+    """Carry out a recipe, reusing every step and every reply that is already stored, and return the run.
 
     Raises:
         DrLlamaError: something that a person can mend; what was finished is kept.
     """
     progress.work("reading the questions")
     splits, task = _questions(recipe)
+    taught, candidates = _taught(recipe, replies, limits, progress)
     progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
     student = plugins.make_student(recipe, task)
-    keys = _Keys(recipe, splits, task, student)
-    run_id = f"{recipe.name}-{fingerprint([keys.recipe, keys.tuned])[:8]}"
+    steps = Steps(recipe, splits, task, student.card, store)
+    arms = {name: rows_of(name, splits.train, candidates) for name in _arm_names(recipe)}
+    adapters = [fingerprint(steps.adapter_key(rows)) for rows in arms.values()]
+    asked = steps.score_key(splits.test)
+    run_id = f"{recipe.name}-{fingerprint([recipe.model_dump(mode='json'), asked, adapters, _answers(taught)])[:8]}"
     if store.has_run(run_id):
         return store.run(run_id)
-    progress.expect(_work_ahead(store, keys, recipe, splits))
+    progress.expect(steps.work_ahead(arms.values(), splits.test, *([splits.dev] if taught else [])))
 
-    untrained = _scored(store, keys.untrained, student, splits.test, "the untrained student", progress)
-    tuned = _finetuned(store, keys.adapter, student, splits, recipe, progress)
-    refuse_seen(student.wear(tuned.folder / "adapter"), splits.test, where=recipe.name)
-    answers = _scored(store, keys.tuned, student, splits.test, "the fine-tuned student", progress)
+    untrained = steps.scored(student, splits.test, "the untrained student", progress)
+    if taught:
+        taught = replace(taught, audit=_beside(taught.audit, steps, student, splits, task, recipe, progress))
+    trained = [_trained(name, rows, steps, student, splits, recipe, progress) for name, rows in arms.items()]
 
     progress.work("counting and writing the report")
-    evaluations = evaluate(
-        {"untrained": untrained.result, "fine-tuned": answers.result},
-        train=splits.train,
-        asked=splits.test,
-        split="test",
-        task=task,
-        recipe=recipe,
-    )
+    answers = {"untrained": untrained.result, **{one.arm.system: one.answers for one in trained}}
+    evaluations = evaluate(answers, train=splits.train, asked=splits.test, split="test", task=task, recipe=recipe)
     finished = Run(
         id=run_id,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -60,22 +83,50 @@ def run(recipe: Recipe, *, store: Store, progress: Progress, command: str) -> Ru
         environment=environment(),
         student=student.card,
         split_sizes={"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
-        steps=(untrained.record, tuned.record, answers.record),
-        finetuned=tuned.result,
+        steps=(untrained.record, *chain.from_iterable((one.arm.adapter, one.scoring) for one in trained)),
+        taught=taught,
+        arms=tuple(one.arm for one in trained),
+        chosen_arm=chosen_arm([one.arm for one in trained], recipe.finetune),
         evaluations=evaluations,
+        comparisons=_comparisons(trained, evaluations, recipe),
     )
-    store.save_run(finished, _report_files(finished, splits.test, worst=recipe.report.worst_mistakes))
+    store.save_run(finished, _files(finished, splits.test, candidates, worst=recipe.report.worst_mistakes))
     return finished
 
 
+def audit(
+    recipe: Recipe,
+    *,
+    store: Store,
+    replies: RequestStore,
+    limits: teaching.Limits,
+    progress: Progress,
+    with_student: bool,
+) -> Audit:
+    """Return how well the recipe's teacher answers the dev questions blind, beside its untrained student if wanted."""
+    lesson = teaching.read_lesson(recipe)
+    found = teaching.audit(lesson, replies=replies, limits=limits, progress=progress)
+    if not with_student:
+        return found
+    progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
+    student = plugins.make_student(recipe, lesson.task)
+    steps = Steps(recipe, lesson.splits, lesson.task, student.card, store)
+    progress.expect(steps.work_ahead((), lesson.splits.dev))
+    return _beside(found, steps, student, lesson.splits, lesson.task, recipe, progress)
+
+
 def evaluate_run(
-    finished: Run, *, split: SplitName, on: Recipe | None, store: Store, progress: Progress
+    finished: Run, *, arm: ArmName | None, split: SplitName, on: Recipe | None, store: Store, progress: Progress
 ) -> tuple[Evaluation, ...]:
     """Score a finished run's student on a split of its own data, or of another recipe's, beside the baselines.
 
+    ``arm`` says which of its students; None: the one that was best on dev.
+
     Raises:
         OverlapError: the split holds examples that the student was trained on.
+        DataError: the run has no such arm, or the questions have other labels.
     """
+    trained = _arm_of(finished, arm)
     recipe = resolve(finished.recipe).recipe
     asked_of = recipe if on is None else on.model_copy(update={"student": recipe.student, "seed": recipe.seed})
     source = plugins.make_source(asked_of)
@@ -87,28 +138,34 @@ def evaluate_run(
         )
     student = plugins.make_student(recipe, finished.task)
     asked = splits.named(split)
-    seen = student.wear(store.step_folder(finished, "finetune") / "adapter")
+    seen = student.wear(store.step_folder(finished, trained.adapter) / "adapter")
     refuse_seen(seen, asked, where=f"run {finished.id}, split {split}")
-    (adapter,) = (step.key for step in finished.steps if step.stage == "finetune")
-    key = {"adapter": adapter, **_Keys(recipe, splits, finished.task, student).scoring(asked)}
-    progress.expect(0 if store.has("score", key) else len(asked))
-    answers = _scored(store, key, student, asked, "the fine-tuned student", progress)
+    steps = Steps(recipe, splits, finished.task, student.card, store)
+    is_kept = store.has("score", steps.score_key(asked, trained.adapter.key))
+    progress.expect(0 if is_kept else len(asked))
+    answers = steps.scored(student, asked, "the fine-tuned student", progress, trained.adapter.key)
     return evaluate(
-        {"fine-tuned": answers.result}, train=splits.train, asked=asked, split=split, task=finished.task, recipe=recipe
+        {trained.system: answers.result},
+        train=splits.train,
+        asked=asked,
+        split=split,
+        task=finished.task,
+        recipe=recipe,
     )
 
 
-def ask(finished: Run, question: str, context: str, *, store: Store) -> Prediction:
-    """Return a finished run's answer to one question.
+def ask(finished: Run, question: str, context: str, *, arm: ArmName | None, store: Store) -> Prediction:
+    """Return the answer of a finished run's student to one question.
 
     Raises:
-        DataError: the question is empty.
+        DataError: the question is empty, or the run has no such arm.
     """
     if not question.strip():
         raise DataError("the question is empty; write one in quotes, such as 'Does aspirin help?'")
+    trained = _arm_of(finished, arm)
     recipe = resolve(finished.recipe).recipe
     student = plugins.make_student(recipe, finished.task)
-    student.wear(store.step_folder(finished, "finetune") / "adapter")
+    student.wear(store.step_folder(finished, trained.adapter) / "adapter")
     origin = Original(source="ask", source_id="question")
     example = Example(
         question=question, context=context, label=finished.task.labels[0], split="test", group="ask", origin=origin
@@ -117,85 +174,104 @@ def ask(finished: Run, question: str, context: str, *, store: Store) -> Predicti
     return answer
 
 
-class _Keys:
-    """What each step depends on, as plain JSON values."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Trained:
+    """An arm with its answers to the test questions."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, task: Task, student: Student) -> None:
-        self._student = {
-            "weights": student.card.weights_sha256,
-            "tokenizer": student.card.tokenizer_sha256,
-            "dtype": student.card.dtype,
-            "device": student.card.device.partition(",")[0],
-            "prompt": student_prompt(recipe.student.prompt).sha256,
-            "max_tokens": recipe.student.max_tokens,
-            "keep_context": recipe.student.keep_context,
-            "labels": [[label, task.verbalizers[label]] for label in task.labels],
-        }
-        self.recipe = recipe.model_dump(mode="json")
-        self.untrained = self.scoring(splits.test)
-        self.adapter = {
-            "code": _TRAINING,
-            "student": self._student,
-            "train": _content(splits.train),
-            "dev": _content(splits.dev),
-            # An update is the same whatever the micro batch is, up to rounding.
-            "settings": recipe.finetune.model_dump(mode="json", exclude={"micro_batch_size"}),
-            "seed": recipe.seed,
-        }
-        self.tuned = {"adapter": fingerprint(self.adapter), **self.untrained}
-
-    def scoring(self, asked: Sequence[Example]) -> dict[str, object]:
-        """Return what a bare student's answers depend on."""
-        return {"code": _SCORING, "student": self._student, "asked": _content(asked)}
+    arm: Arm
+    answers: tuple[Prediction, ...]
+    scoring: StepRecord
 
 
-def _content(examples: Sequence[Example]) -> str:
-    """Return the fingerprint of all that a student could see of the examples; letter case counts here."""
-    return fingerprint([[one.question, one.context, one.options, one.label] for one in examples])
+def _taught(
+    recipe: Recipe, replies: RequestStore, limits: teaching.Limits, progress: Progress
+) -> tuple[Taught | None, tuple[Candidate, ...]]:
+    if recipe.augment is None:
+        return None, ()
+    return teaching.teach(teaching.read_lesson(recipe), replies=replies, limits=limits, progress=progress)
 
 
-def _report_files(finished: Run, asked: Sequence[Example], *, worst: int) -> dict[str, str]:
+def _arm_names(recipe: Recipe) -> tuple[ArmName, ...]:
+    return recipe.augment.arms if recipe.augment else (ArmName.NONE,)
+
+
+def _answers(taught: Taught | None) -> list[list[str | None]]:
+    """Return what a teacher said to the dev questions: other answers make another run."""
+    return [[one.example_id, one.choice] for one in taught.audit.teacher.predictions] if taught else []
+
+
+def _trained(
+    name: ArmName,
+    rows: Sequence[Example],
+    steps: Steps,
+    student: Student,
+    splits: Splits,
+    recipe: Recipe,
+    progress: Progress,
+) -> _Trained:
+    tuned = steps.finetuned(student, rows, progress)
+    refuse_seen(student.wear(tuned.folder / "adapter"), splits.test, where=recipe.name)
+    scored = steps.scored(student, splits.test, f"the {SYSTEMS[name]} student", progress, tuned.record.key)
+    arm = Arm(
+        name=name,
+        system=SYSTEMS[name],
+        num_generated=len(rows) - len(splits.train),
+        finetuned=tuned.result,
+        adapter=tuned.record,
+    )
+    return _Trained(arm=arm, answers=scored.result, scoring=scored.record)
+
+
+def _beside(
+    audited: Audit, steps: Steps, student: Student, splits: Splits, task: Task, recipe: Recipe, progress: Progress
+) -> Audit:
+    answers = steps.scored(student, splits.dev, "the untrained student on dev", progress)
+    found = evaluate(
+        {"untrained student": answers.result},
+        train=splits.train,
+        asked=splits.dev,
+        split="dev",
+        task=task,
+        recipe=recipe,
+    )
+    return replace(audited, student=found[-1])
+
+
+def _comparisons(
+    trained: Sequence[_Trained], evaluations: Sequence[Evaluation], recipe: Recipe
+) -> tuple[Comparison, ...]:
+    """Return each arm with generated rows against the one without, where there is one."""
+    by_system = {one.system: one for one in evaluations}
+    systems = {one.arm.name: one.arm.system for one in trained}
+    baseline = systems.pop(ArmName.NONE, None)
+    if baseline is None:
+        return ()
+    seed = derive_seed(recipe.seed, "bootstrap", "test")
+    return tuple(
+        compare_accuracy(by_system[baseline], by_system[system], settings=recipe.evaluate, seed=seed)
+        for system in systems.values()
+    )
+
+
+def _arm_of(finished: Run, name: ArmName | None) -> Arm:
+    if name is not None and all(arm.name != name for arm in finished.arms):
+        there = ", ".join(arm.name for arm in finished.arms)
+        raise DataError(f"run {finished.id} has no arm '{name}'; choose one of {there}")
+    return finished.arm(name)
+
+
+def _files(
+    finished: Run, asked: Sequence[Example], candidates: Sequence[Candidate], *, worst: int
+) -> Mapping[str, str]:
     contents = report_contents(finished, {one.id: one for one in asked}, worst=worst)
+    written = {"candidates.jsonl": "".join(f"{line}\n" for line in teaching.candidate_lines(candidates))}
     return {
+        **(written if finished.taught else {}),
         "report.html": report_html(contents),
         "report.md": report_markdown(contents),
         "report.json": report_json(contents),
         "recipe.yaml": as_yaml(resolve(finished.recipe).recipe),
     }
-
-
-def _work_ahead(store: Store, keys: _Keys, recipe: Recipe, splits: Splits) -> float:
-    ahead = 0.0
-    ahead += 0 if store.has("score", keys.untrained) else len(splits.test)
-    ahead += 0 if store.has("score", keys.tuned) else len(splits.test)
-    if not store.has("finetune", keys.adapter):
-        ahead += recipe.finetune.epochs * (len(splits.train) * TRAINING_COST + len(splits.dev))
-    return ahead
-
-
-def _scored(
-    store: Store, key: object, student: Student, asked: Sequence[Example], who: str, progress: Progress
-) -> Step[tuple[Prediction, ...]]:
-    def work(_: Path) -> tuple[Prediction, ...]:
-        return score(student, asked, activity=f"scoring {who}", progress=progress)
-
-    return store.step("score", key, tuple[Prediction, ...], work, on_wait=progress.work)
-
-
-def _finetuned(
-    store: Store, key: object, student: Student, splits: Splits, recipe: Recipe, progress: Progress
-) -> Step[Finetuned]:
-    def work(workspace: Path) -> Finetuned:
-        return student.finetune(
-            splits.train,
-            splits.dev,
-            settings=recipe.finetune,
-            seed=derive_seed(recipe.seed, "finetune"),
-            workspace=workspace,
-            progress=progress,
-        )
-
-    return store.step("finetune", key, Finetuned, work, on_wait=progress.work)
 
 
 def _questions(recipe: Recipe) -> tuple[Splits, Task]:

@@ -109,6 +109,9 @@ async def make_teacher(
     """
     from drllama import teachers
 
+    there = destination_of(recipe)
+    if there and not there.is_this_machine and max_usd is None and max_calls is None:
+        max_calls = 0  # Another machine's bill: nothing is sent before somebody says how much may be.
     ledger = teachers.Ledger(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     price = price_of(recipe)
     match recipe.teacher:

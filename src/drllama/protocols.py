@@ -89,10 +89,14 @@ class Student(Protocol):
         *,
         settings: Finetune,
         seed: int,
+        updates_per_epoch: int | None = None,
         workspace: Path,
         progress: Progress,
     ) -> Finetuned:
         """Train an adapter and leave it in ``workspace/adapter``.
+
+        ``updates_per_epoch`` says how long an epoch is, whatever the number of rows, so that students trained on more
+        rows don't get more updates; None: one pass over the rows.
 
         ``workspace`` outlives a kill: what the student keeps there lets the next call go on where this one ended,
         with the same adapter at the end, byte for byte.

@@ -21,7 +21,7 @@ from drllama.files import disk_errors_told, write_whole
 from drllama.ids import canonical_json, fingerprint
 from drllama.types import Run, StepRecord
 
-FORMAT = 1
+FORMAT = 2
 T = TypeVar("T")
 
 
@@ -154,17 +154,16 @@ class Store:
         """Return whether a run is finished."""
         return (self.root / run_id / "manifest.json").is_file()
 
-    def step_folder(self, run: Run, stage: str) -> Path:
+    def step_folder(self, run: Run, step: StepRecord) -> Path:
         """Return the folder of one of a run's steps.
 
         Raises:
             StoreError: it is gone.
         """
-        for step in run.steps:
-            if step.stage == stage and (self.root / step.folder).is_dir():
-                return self.root / step.folder
+        if (folder := self.root / step.folder).is_dir():
+            return folder
         raise StoreError(
-            f"{self.root}: run {run.id} has no folder for its step '{stage}' any more; run its recipe again"
+            f"{folder}: run {run.id} has no folder for its step '{step.stage}' any more; run its recipe again"
         )
 
     def _read_run(self, path: Path) -> Run:

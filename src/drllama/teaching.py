@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +15,24 @@ from drllama.ids import derive_seed
 from drllama.protocols import AnswerMany, Progress, Teacher
 from drllama.recipe import Augment, Endpoint, LocalTeacher, Recipe, Recorded
 from drllama.replies import ImportCount, RequestStore
-from drllama.stages.audit import Audit, audit_teacher
+from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import Augmented, augment_examples, first_requests
 from drllama.stages.correspond import Correspondent
 from drllama.stages.plan import Pilot, Plan, minutes_needed, plan_part
 from drllama.stages.recordings import recorded_calls
 from drllama.stats.power import detectable_difference
-from drllama.types import FailureKind, ReplyForm, Splits, Task, TeacherCall, TeacherRequest
+from drllama.types import (
+    Audit,
+    Candidate,
+    FailureKind,
+    ReplyForm,
+    Splits,
+    Synthetic,
+    Task,
+    Taught,
+    TeacherCall,
+    TeacherRequest,
+)
 
 T = TypeVar("T")
 _PREVIEWED = 3
@@ -43,7 +55,19 @@ class Lesson:
     recipe: Recipe
     splits: Splits
     task: Task
-    augment: Augment
+
+    @property
+    def augment(self) -> Augment:
+        """Return what the teacher writes.
+
+        Raises:
+            RecipeError: the recipe doesn't say.
+        """
+        if self.recipe.augment is None:
+            raise RecipeError(
+                "the recipe doesn't say what the teacher writes; add a section augment, such as augment: {}"
+            )
+        return self.recipe.augment
 
 
 def read_lesson(recipe: Recipe) -> Lesson:
@@ -58,17 +82,18 @@ def read_lesson(recipe: Recipe) -> Lesson:
             "{local: {model: smollm2-135m}} or {replay: {endpoint: E, model: M}}"
         )
     source = plugins.make_source(recipe)
-    return Lesson(recipe=recipe, splits=source.load(), task=source.task, augment=recipe.augment or Augment())
+    return Lesson(recipe=recipe, splits=source.load(), task=source.task)
 
 
 def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str], int]) -> Plan:
-    """Return what the audit and the augmentation will take; nothing is sent."""
+    """Return what the audit, and the augmentation if there is to be one, will take; nothing is sent."""
+    _bring_recording(lesson, replies)
     destination = plugins.destination_of(lesson.recipe)
     correspondent = _known(lesson.recipe, replies)
     price = plugins.price_of(lesson.recipe)
     dev = [correspondent.answer(example, lesson.task, lesson.recipe.audit) for example in lesson.splits.dev]
     by_prompt: dict[str, list[TeacherRequest]] = {}
-    for request in [*dev, *first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)]:
+    for request in [*dev, *(_first_requests(lesson, correspondent) if lesson.recipe.augment else [])]:
         by_prompt.setdefault(request.prompt, []).append(request)
     parts = tuple(
         plan_part(
@@ -103,50 +128,60 @@ def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str],
 def audit(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Audit:
     """Return how well the teacher answers the dev questions blind."""
 
-    async def work(teacher: Teacher, ask_all: AnswerMany) -> Audit:
-        correspondent = await _probed(lesson.recipe, teacher, replies)
+    async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> Audit:
         progress.expect(len({example.id for example in lesson.splits.dev}))
-        return await audit_teacher(
-            teacher,
-            ask_all,
-            correspondent=correspondent,
-            train=lesson.splits.train,
-            dev=lesson.splits.dev,
-            task=lesson.task,
-            recipe=lesson.recipe,
-            progress=progress,
-        )
+        return await _audited(lesson, correspondent, teacher, ask_all, progress)
 
-    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+    return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
 def augment(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Augmented:
     """Return the candidates that the teacher writes for the training questions."""
 
-    async def work(teacher: Teacher, ask_all: AnswerMany) -> Augmented:
-        correspondent = await _probed(lesson.recipe, teacher, replies)
-        progress.expect(len(first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)))
-        return await augment_examples(
-            teacher,
-            ask_all,
-            correspondent=correspondent,
-            train=lesson.splits.train,
-            task=lesson.task,
-            settings=lesson.augment,
-            progress=progress,
-        )
+    async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> Augmented:
+        progress.expect(len(_first_requests(lesson, correspondent)))
+        return await _augmented(lesson, correspondent, teacher, ask_all, progress)
 
-    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+    return asyncio.run(_with_teacher(lesson, replies, limits, work))
+
+
+def teach(
+    lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress
+) -> tuple[Taught, tuple[Candidate, ...]]:
+    """Return what a run needs of its teacher, the audit and the candidates, within one set of limits."""
+
+    async def work(
+        correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany
+    ) -> tuple[Taught, tuple[Candidate, ...]]:
+        progress.expect(
+            len({example.id for example in lesson.splits.dev}) + len(_first_requests(lesson, correspondent))
+        )
+        audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
+        found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
+        taught = Taught(
+            model=correspondent.model,
+            endpoint=correspondent.endpoint,
+            audit=audited,
+            num_requests=found.num_requests,
+            candidates=Counter(
+                one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
+            ),
+            num_spare=found.spare,
+            num_unparsed=len(found.unparsed),
+            num_failed=len(found.failed),
+            num_short=len(found.short_of),
+        )
+        return taught, found.candidates
+
+    return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
 def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> list[TeacherCall]:
     """Return the first few calls whole, prompt and reply, before anything big is asked."""
 
-    async def work(teacher: Teacher, ask_all: AnswerMany) -> list[TeacherCall]:
-        correspondent = await _probed(lesson.recipe, teacher, replies)
-        first = first_requests(correspondent, lesson.splits.train[:_PREVIEWED], lesson.task, lesson.augment)[
-            :_PREVIEWED
-        ]
+    async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> list[TeacherCall]:
+        some = replace(lesson, splits=replace(lesson.splits, train=lesson.splits.train[:_PREVIEWED]))
+        first = _first_requests(some, correspondent)[:_PREVIEWED]
         outcomes = {}
         async for request, outcome in ask_all(teacher, first):
             outcomes[request.key] = outcome
@@ -159,7 +194,7 @@ def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
             calls.append(TeacherCall(request=request, reply=outcome))
         return calls
 
-    return asyncio.run(_with_teacher(lesson.recipe, replies, limits, work))
+    return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
 def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> ImportCount:
@@ -180,7 +215,7 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
                     examples=everyone,
                     find=replies.find,
                     task=lesson.task,
-                    recipe=lesson.recipe.model_copy(update={"augment": lesson.augment}),
+                    recipe=lesson.recipe,
                 )
             ]
     except (OSError, UnicodeDecodeError) as error:
@@ -246,22 +281,64 @@ def _pilot(replies: RequestStore, correspondent: Correspondent, prompt: str) -> 
 
 
 async def _with_teacher(
-    recipe: Recipe, replies: RequestStore, limits: Limits, work: Callable[[Teacher, AnswerMany], Awaitable[T]]
+    lesson: Lesson,
+    replies: RequestStore,
+    limits: Limits,
+    work: Callable[[Correspondent, Teacher, AnswerMany], Awaitable[T]],
 ) -> T:
+    _bring_recording(lesson, replies)
     async with plugins.make_teacher(
-        recipe,
+        lesson.recipe,
         replies=replies,
         max_usd=limits.max_usd,
         max_calls=limits.max_calls,
         max_minutes=limits.max_minutes,
-        seed=derive_seed(recipe.seed, "retries"),
+        seed=derive_seed(lesson.recipe.seed, "retries"),
     ) as (teacher, ask_all):
-        return await work(teacher, ask_all)
+        return await work(await _probed(lesson.recipe, teacher, replies), teacher, ask_all)
 
 
-def candidate_lines(augmented: Augmented) -> Iterable[str]:
+def _bring_recording(lesson: Lesson, replies: RequestStore) -> None:
+    if isinstance(lesson.recipe.teacher, Recorded) and lesson.recipe.teacher.recording is not None:
+        import_recording(lesson, lesson.recipe.teacher.recording, replies=replies)
+
+
+def _first_requests(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
+    return first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)
+
+
+async def _audited(
+    lesson: Lesson, correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany, progress: Progress
+) -> Audit:
+    return await audit_teacher(
+        teacher,
+        ask_all,
+        correspondent=correspondent,
+        train=lesson.splits.train,
+        dev=lesson.splits.dev,
+        task=lesson.task,
+        recipe=lesson.recipe,
+        progress=progress,
+    )
+
+
+async def _augmented(
+    lesson: Lesson, correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany, progress: Progress
+) -> Augmented:
+    return await augment_examples(
+        teacher,
+        ask_all,
+        correspondent=correspondent,
+        train=lesson.splits.train,
+        task=lesson.task,
+        settings=lesson.augment,
+        progress=progress,
+    )
+
+
+def candidate_lines(candidates: Iterable[Candidate]) -> Iterator[str]:
     """Yield the candidates as JSON Lines that the jsonl source reads: question, context, label, and where from."""
-    for one in augmented.candidates:
+    for one in candidates:
         example = one.example
         yield json.dumps(
             {

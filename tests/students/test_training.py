@@ -60,7 +60,7 @@ def largest_difference(one, other):
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
-def lesson_of(*, examples=None, seed=3, **settings):
+def lesson_of(*, examples=None, seed=3, updates=8, **settings):
     """Return a lesson whose questions have no real tokens: for what needs their number and length only."""
     examples = questions(count=29) if examples is None else examples
     encoded = [
@@ -71,6 +71,7 @@ def lesson_of(*, examples=None, seed=3, **settings):
         label_tokens={"yes": (2,), "no": (3,), "maybe": (4,)},
         settings=finetune_of(**settings),
         seed=seed,
+        updates_per_epoch=updates,
     )
 
 
@@ -165,8 +166,28 @@ def test_each_example_stands_in_exactly_one_batch_of_an_epoch(batch_size):
     for epoch in (1, 2):
         batches = lesson.batches(epoch)
         assert sorted(index for batch in batches for index in batch) == list(range(29))
-        assert len(batches) == lesson.steps_per_epoch
+        assert len(batches) == -(-29 // batch_size)
         assert all(len(batch) <= batch_size for batch in batches)
+
+
+@pytest.mark.parametrize("updates", [1, 3, 8, 9, 20])
+def test_updates_go_through_pass_after_pass_however_long_an_epoch_is(updates):
+    lesson = lesson_of(batch_size=4, updates=updates)
+    passes = [*lesson.batches(1), *lesson.batches(2), *lesson.batches(3)]
+    assert [lesson.batch(update) for update in range(len(passes))] == passes
+
+
+def test_more_rows_get_as_many_updates_as_are_asked_for(tiny_llama, tmp_path):
+    found = student_of(tiny_llama).finetune(
+        questions(count=12),
+        questions(count=2),
+        settings=finetune_of(batch_size=4, epochs=2),
+        seed=1,
+        updates_per_epoch=2,
+        workspace=tmp_path,
+        progress=Told(),
+    )
+    assert (found.num_steps, found.num_examples, len(found.epochs)) == (4, 12, 2)
 
 
 def test_the_order_depends_on_seed_and_epoch_only():

@@ -18,8 +18,10 @@ from drllama.cli.progress import ShownProgress
 from drllama.cli.tables import table
 from drllama.errors import DataError
 from drllama.recipe import read_recipe
+from drllama.replies import RequestStore
 from drllama.store import Store
 from drllama.students.catalogue import STUDENTS
+from drllama.teaching import Limits
 from scripted_student import POISON, Script, write_questions, write_recipe
 
 COMMANDS = sorted(typer.main.get_command(app).commands)
@@ -72,12 +74,15 @@ def finished_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "make_student", Script().make_student)
         silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
-        return folder / "runs", pipeline.run(
-            read_recipe(folder / "recipe.yaml").recipe,
-            store=Store(folder / "runs"),
-            progress=silent,
-            command="drllama run recipe.yaml",
-        )
+        with RequestStore(folder / "runs" / "replies.sqlite") as replies:
+            return folder / "runs", pipeline.run(
+                read_recipe(folder / "recipe.yaml").recipe,
+                store=Store(folder / "runs"),
+                replies=replies,
+                limits=Limits(),
+                progress=silent,
+                command="drllama run recipe.yaml",
+            )
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from drllama import pipeline, plugins
 from drllama.environment import environment
 from drllama.errors import DataError, MissingExtra, OverlapError, RecipeError, StoreError
 from drllama.recipe import as_yaml, read_recipe
+from drllama.replies import RequestStore
 from drllama.report import rendering
 from drllama.sources import PUBMEDQA_TASK
 from drllama.store import Store
+from drllama.teaching import Limits
 from drllama.types import Example, Original, Outcome, Splits
 from scripted_student import POISON, Script, write_questions, write_recipe
 
@@ -51,12 +53,20 @@ class Bench:
     def run(self, *assignments):
         self.script.asked.clear()
         self.script.trainings, self.heard = 0, Heard()
-        return pipeline.run(self.read(*assignments), store=self.store, progress=self.heard, command="drllama run it")
+        with RequestStore(self.store.root / "replies.sqlite") as replies:
+            return pipeline.run(
+                self.read(*assignments),
+                store=self.store,
+                replies=replies,
+                limits=Limits(),
+                progress=self.heard,
+                command="drllama run it",
+            )
 
     def evaluate(self, finished, *, split="test", on=None):
         self.script.asked.clear()
         self.heard = Heard()
-        return pipeline.evaluate_run(finished, split=split, on=on, store=self.store, progress=self.heard)
+        return pipeline.evaluate_run(finished, arm=None, split=split, on=on, store=self.store, progress=self.heard)
 
     def asked(self):
         """How many questions the untrained and the fine-tuned student were asked, and how often one was trained."""
@@ -324,7 +334,7 @@ def test_questions_with_other_labels_are_refused(finished, elsewhere):
 def test_one_question_can_be_asked_of_a_finished_run(finished):
     run = finished.first
     finished.script.asked.clear()
-    answer = pipeline.ask(run, "Does it help?", "It does.", store=finished.store)
+    answer = pipeline.ask(run, "Does it help?", "It does.", arm=None, store=finished.store)
     assert answer.choice == "yes"
     assert finished.script.asked == [("fine-tuned", "Does it help?")]
 
@@ -333,7 +343,7 @@ def test_one_question_can_be_asked_of_a_finished_run(finished):
 def test_an_empty_question_is_refused(finished, question):
     run = finished.first
     with pytest.raises(DataError, match="the question is empty"):
-        pipeline.ask(run, question, "context", store=finished.store)
+        pipeline.ask(run, question, "context", arm=None, store=finished.store)
 
 
 def test_a_run_whose_adapter_is_gone_says_so(bench):
@@ -341,7 +351,7 @@ def test_a_run_whose_adapter_is_gone_says_so(bench):
     (folder,) = (bench.store.root / step.folder for step in run.steps if step.stage == "finetune")
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(StoreError, match="no folder for its step 'finetune' any more; run its recipe again"):
-        pipeline.ask(run, "Does it help?", "", store=bench.store)
+        pipeline.ask(run, "Does it help?", "", arm=None, store=bench.store)
 
 
 def test_own_questions_need_a_task(bench):

@@ -18,6 +18,8 @@ from drllama.recipe import Evaluate
 from drllama.report import report_contents, report_html, report_json, report_markdown
 from drllama.stats import evaluate_predictions, majority_predictions, prior_predictions
 from drllama.types import (
+    Arm,
+    ArmName,
     Epoch,
     Example,
     Finetuned,
@@ -79,6 +81,9 @@ def make_prediction(example, shares, *, labels=LABELS, truncated_tokens=0):
     )
 
 
+TRAINING = StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0)
+
+
 def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
     """A small fixed run, and its questions by id."""
     asked = asked or [make_example(number, gold) for number, (gold, _) in enumerate(answers)]
@@ -124,21 +129,32 @@ def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
         split_sizes={"train": len(train), "dev": 2, "test": len(asked)},
         steps=(
             StepRecord(stage="prepare", key="c" * 64, folder="prepare/cccccccc", seconds=1.25),
-            StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0),
+            TRAINING,
             StepRecord(stage="evaluate", key="e" * 64, folder="evaluate/eeeeeeee", seconds=7384.0),
         ),
-        finetuned=Finetuned(
-            epochs=(
-                Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
-                Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
+        taught=None,
+        arms=(
+            Arm(
+                name=ArmName.NONE,
+                system="fine-tuned",
+                num_generated=0,
+                adapter=TRAINING,
+                finetuned=Finetuned(
+                    epochs=(
+                        Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
+                        Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
+                    ),
+                    chosen_epoch=1,
+                    num_steps=2,
+                    num_examples=len(train),
+                    left_out=("1003: 530 tokens without its context, more than 512",),
+                    truncated_examples=1,
+                    trainable_parameters=460_800,
+                ),
             ),
-            chosen_epoch=1,
-            num_steps=2,
-            num_examples=len(train),
-            left_out=("1003: 530 tokens without its context, more than 512",),
-            truncated_examples=1,
-            trainable_parameters=460_800,
         ),
+        chosen_arm=ArmName.NONE,
+        comparisons=(),
         evaluations=tuple(
             evaluate_predictions(
                 predictions,
@@ -170,11 +186,11 @@ def make_hostile_run():
     ]
     answers = [(example.label, shares) for example, shares in zip(asked, [(0.2, 0.7, 0.1)] * 2 + [None], strict=True)]
     run, questions = make_run(asked, answers, labels=labels, recipe={"name": "x", "data": {"jsonl": {"path": HOSTILE}}})
-    finetuned = replace(run.finetuned, left_out=(HOSTILE,))
+    arm = replace(run.arms[0], finetuned=replace(run.arms[0].finetuned, left_out=(HOSTILE,)))
     student = replace(run.student, model=HOSTILE)
     # A lone surrogate is what Python makes of a file name's byte that isn't UTF-8.
     command, environment = f"{HOSTILE} \udcff", {HOSTILE: f"{HOSTILE} \udcff"}
-    return replace(run, finetuned=finetuned, student=student, command=command, environment=environment), questions
+    return replace(run, arms=(arm,), student=student, command=command, environment=environment), questions
 
 
 def contents(run_and_questions=None, worst=10):
@@ -294,7 +310,7 @@ def test_questions_without_an_answer_are_told_with_the_reason():
 def test_json_holds_every_number_unrounded():
     run, questions = make_run()
     stored = json.loads(report_json(contents((run, questions))))
-    assert stored["format"] == 1
+    assert stored["format"] == 2
     for evaluation, system in zip(run.evaluations, stored["systems"], strict=True):
         assert sum(system["counts"].values()) == system["num_questions"] == len(evaluation.predictions)
         assert {name: metric["value"] for name, metric in system["metrics"].items()} == {
@@ -384,10 +400,8 @@ def test_a_run_without_baselines_claims_nothing_about_them():
     assert "majority" not in Page(report_html(made)).text
 
 
-def test_a_report_needs_the_fine_tuned_student_and_one_split():
+def test_a_report_needs_one_split():
     run, questions = make_run()
-    with pytest.raises(ValueError, match="0 evaluations of the fine-tuned student"):
-        contents((replace(run, evaluations=run.evaluations[:-1]), questions))
     other = replace(run.evaluations[0], split="dev")
     with pytest.raises(ValueError, match="evaluations of dev, test"):
         contents((replace(run, evaluations=(other, *run.evaluations[1:])), questions))

@@ -11,6 +11,8 @@ import pytest
 from drllama.errors import StoreError
 from drllama.store import Store
 from drllama.types import (
+    Arm,
+    ArmName,
     ClassScores,
     Estimate,
     Evaluation,
@@ -47,6 +49,9 @@ def finish(store, depends_on="it", result=7):
     return store.step("score", depends_on, int, lambda _: result, on_wait=not_expected)
 
 
+ADAPTER = StepRecord(stage="finetune", key="k", folder="steps/finetune-k", seconds=1.5)
+
+
 def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
     return Run(
         id=run_id,
@@ -59,16 +64,27 @@ def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
             model="m", weights_sha256="0", tokenizer_sha256="1", num_parameters=7, device="cpu, 2", dtype="float32"
         ),
         split_sizes={"train": 2, "dev": 1, "test": 2},
-        steps=(StepRecord(stage="finetune", key="k", folder="steps/finetune-k", seconds=1.5),),
-        finetuned=Finetuned(
-            epochs=(),
-            chosen_epoch=1,
-            num_steps=3,
-            num_examples=2,
-            left_out=("1002: too long",),
-            truncated_examples=0,
-            trainable_parameters=3,
+        steps=(ADAPTER,),
+        taught=None,
+        arms=(
+            Arm(
+                name=ArmName.NONE,
+                system="fine-tuned",
+                num_generated=0,
+                finetuned=Finetuned(
+                    epochs=(),
+                    chosen_epoch=1,
+                    num_steps=3,
+                    num_examples=2,
+                    left_out=("1002: too long",),
+                    truncated_examples=0,
+                    trainable_parameters=3,
+                ),
+                adapter=ADAPTER,
+            ),
         ),
+        chosen_arm=ArmName.NONE,
+        comparisons=(),
         evaluations=(
             Evaluation(
                 system="fine-tuned",
@@ -314,10 +330,10 @@ def test_a_step_of_a_run_whose_folder_is_gone_is_told(tmp_path):
     store = Store(tmp_path)
     run = make_run("demo-1")
     (tmp_path / "steps" / "finetune-k").mkdir(parents=True)
-    assert store.step_folder(run, "finetune") == tmp_path / "steps" / "finetune-k"
+    assert store.step_folder(run, ADAPTER) == tmp_path / "steps" / "finetune-k"
     (tmp_path / "steps" / "finetune-k").rmdir()
     with pytest.raises(StoreError, match="run demo-1 has no folder for its step 'finetune' any more"):
-        store.step_folder(run, "finetune")
+        store.step_folder(run, ADAPTER)
 
 
 def test_a_file_beside_a_run_lies_in_its_folder(tmp_path):

@@ -81,11 +81,14 @@ def filled(schema, number):
             return f"Text {number}?"
 
 
+AUGMENT = "augment: {}\n"
+
+
 def recipe_for(teacher, more=""):
     write_recipe(
         teaching.Path("recipe.yaml"),
         "questions.jsonl",
-        more=f"teacher: {teacher}\nevaluate: {{bootstrap_samples: 100}}\n{more}",
+        more=f"teacher: {teacher}\nevaluate: {{bootstrap_samples: 100}}\n{more or AUGMENT}",
     )
 
 
@@ -123,7 +126,7 @@ def test_the_whole_way_with_a_live_teacher(drllama, server, folder):
     assert "[system] You prepare training questions" in preview.out
     assert sent(server) == 1 + 3  # the probe, once
 
-    audit = drllama("audit", "recipe.yaml")
+    audit = drllama("audit", "recipe.yaml", "--no-student")
     assert audit.code == 0
     assert "isn't clearly better than the majority answer" in audit.out
     assert sent(server) == 4 + 3
@@ -138,7 +141,7 @@ def test_the_whole_way_with_a_live_teacher(drllama, server, folder):
     assert Counter(row["method"] for row in rows) == {"rewrite": 4, "new": 8}
     assert all(row["parents"] and row["group"] for row in rows)
 
-    for words in (["preview", "recipe.yaml"], ["audit", "recipe.yaml"]):
+    for words in (["preview", "recipe.yaml"], ["audit", "recipe.yaml", "--no-student"]):
         assert drllama(*words).code == 0
     assert drllama("augment", "recipe.yaml", "--out", "again.jsonl").code == 0
     assert sent(server) == 12
@@ -149,7 +152,7 @@ def test_the_whole_way_with_a_live_teacher(drllama, server, folder):
 def test_no_test_question_is_ever_sent(drllama, server):
     live(server)
     drllama("preview", "recipe.yaml")
-    drllama("audit", "recipe.yaml")
+    drllama("audit", "recipe.yaml", "--no-student")
     drllama("augment", "recipe.yaml", "--out", "candidates.jsonl")
     assert "of train help" in json.dumps(server.book.bodies)
     assert "of test help" not in json.dumps(server.book.bodies)
@@ -187,7 +190,7 @@ def test_a_limit_of_calls_stops_with_the_command_to_go_on(drllama, server, folde
 
 def test_money_can_t_be_limited_where_the_price_is_unknown(drllama, server):
     live(server)
-    refused = drllama("audit", "recipe.yaml", "--max-usd", "1")
+    refused = drllama("audit", "recipe.yaml", "--no-student", "--max-usd", "1")
     assert refused.code == 1
     assert "RecipeError: max_usd 1 can't be held: the price of" in refused.err
     assert sent(server) == 0
@@ -196,7 +199,7 @@ def test_money_can_t_be_limited_where_the_price_is_unknown(drllama, server):
 def test_a_refused_key_is_one_line_without_the_key(drllama, server):
     live(server)
     server.plan = always(Fault.AUTH)
-    refused = drllama("audit", "recipe.yaml")
+    refused = drllama("audit", "recipe.yaml", "--no-student")
     assert refused.code == 1
     assert refused.err.splitlines()[-1].startswith(f"TeacherFailure: {server.base_url} refused the key")
     assert sent(server) == 1
@@ -205,19 +208,19 @@ def test_a_refused_key_is_one_line_without_the_key(drllama, server):
 def test_the_form_of_reply_that_a_server_knows_is_found_out_once(drllama, server):
     live(server)
     server.plan = lambda seen: Fault.NO_SUCH_MODEL if "json_schema" in json.dumps(seen.body) else Fault.NO_USAGE
-    assert drllama("audit", "recipe.yaml").code == 0
+    assert drllama("audit", "recipe.yaml", "--no-student").code == 0
     assert sent(server) == 2 + 3
     forms = [body.get("response_format", {}).get("type") for body in server.book.bodies]
     assert forms == ["json_schema"] + ["json_object"] * 4
     assert re.search("^answer.v1 +3 +3 +0 +0 ", drllama("plan", "recipe.yaml").out, re.MULTILINE)
-    drllama("audit", "recipe.yaml")
+    drllama("audit", "recipe.yaml", "--no-student")
     assert sent(server) == 5
 
 
 def test_a_server_that_refuses_every_form_is_told_in_its_own_words(drllama, server):
     live(server)
     server.plan = always(Fault.NO_SUCH_MODEL)
-    refused = drllama("audit", "recipe.yaml")
+    refused = drllama("audit", "recipe.yaml", "--no-student")
     assert "no such model" in refused.err
     assert "even a plain request to m is refused; check teacher.model" in refused.err
 
@@ -227,7 +230,7 @@ def test_an_interrupted_audit_goes_on_where_it_stopped(folder, server):
     write_questions(folder / "questions.jsonl", train=4, dev=40)
     live(server, max_in_flight=2)
     server.latency_seconds = 0.05
-    command = [sys.executable, "-c", "from drllama.cli import main; main()", "audit", "recipe.yaml"]
+    command = [sys.executable, "-c", "from drllama.cli import main; main()", "audit", "recipe.yaml", "--no-student"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while sent(server) < 8 and time.monotonic() < deadline:
@@ -254,7 +257,7 @@ def test_recorded_answers_replay_offline_and_importing_them_twice_adds_nothing(d
     assert drllama(*words).out == "recorded.jsonl: 21 read, 21 added, 0 there already\n"
     assert drllama(*words).out == "recorded.jsonl: 21 read, 0 added, 21 there already\n"
 
-    assert "majority 0.333" in drllama("audit", "recipe.yaml").out
+    assert "majority 0.333" in drllama("audit", "recipe.yaml", "--no-student").out
     assert drllama("augment", "recipe.yaml", "--out", "candidates.jsonl").out.startswith("12 candidates")
     rows = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
     assert {row["context"] for row in rows if row["method"] == "rewrite"} == {"Told anew."}
@@ -265,7 +268,10 @@ def test_a_request_that_wasn_t_recorded_is_named(drllama, folder):
     recipe_for(REPLAY)
     write_lines(folder / "recorded.jsonl", recording(EVERYONE[:-1]))
     drllama("replies", "import", "recorded.jsonl", "--recipe", "recipe.yaml")
-    assert "1 x no recorded reply to answer.v1, rollout 0, of large (key " in drllama("audit", "recipe.yaml").out
+    assert (
+        "1 x no recorded reply to answer.v1, rollout 0, of large (key "
+        in drllama("audit", "recipe.yaml", "--no-student").out
+    )
     missed = drllama("augment", "recipe.yaml", "--out", "c.jsonl", "--set", "augment.sampling.temperature=0.7")
     assert missed.code == 1
     assert "no request got a reply; the first: no recorded reply to rewrite.v1, rollout 0, of large" in missed.err
@@ -379,7 +385,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated(drllama):
 
 def test_nothing_is_sent_to_a_host_that_isn_t_allowed(drllama):
     recipe_for(REMOTE)
-    refused = drllama("audit", "recipe.yaml")
+    refused = drllama("audit", "recipe.yaml", "--no-student")
     assert refused.code == 1
     assert "nothing may be sent to api.openai.com: it isn't in allow_hosts" in refused.err
 
@@ -388,7 +394,7 @@ def test_nothing_is_sent_to_a_host_that_isn_t_allowed(drllama):
 def test_the_frontier_recording_replays_as_candidates_audit_and_blind_answers(drllama, folder, shared_pubmedqa):
     (folder / "recipe.yaml").write_text(
         f"name: frontier\ndata:\n  pubmedqa: {{path: '{shared_pubmedqa / 'ori_pqal.json'}'}}\nteacher: {REPLAY}\n"
-        "evaluate: {bootstrap_samples: 100}\n"
+        "augment: {}\nevaluate: {bootstrap_samples: 100}\n"
     )
     words = ["replies", "import", "--recipe", "recipe.yaml"]
     early = drllama(*words, shared_pubmedqa / "votes_frontier.jsonl")
@@ -396,7 +402,7 @@ def test_the_frontier_recording_replays_as_candidates_audit_and_blind_answers(dr
     assert "900 read, 900 added" in drllama(*words, shared_pubmedqa / "teacher_frontier.jsonl").out
     assert "1400 read, 1400 added" in drllama(*words, shared_pubmedqa / "votes_frontier.jsonl").out
 
-    audit = drllama("audit", "recipe.yaml").out
+    audit = drllama("audit", "recipe.yaml", "--no-student").out
     assert "The teacher is clearly better than the majority answer (accuracy 0.840 [" in audit
     augment = drllama("augment", "recipe.yaml", "--out", "candidates.jsonl").out
     assert augment.startswith("1350 candidates from 900 requests: candidates.jsonl\nunreadable: 0;")

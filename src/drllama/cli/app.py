@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drllama.errors import DataError, RecipeError
-from drllama.types import SplitName
+from drllama.types import ArmName, SplitName
 
 app = typer.Typer(
     add_completion=False,
@@ -25,7 +25,14 @@ StoreFolder = Annotated[
     Path, typer.Option("--store", envvar="DRLLAMA_STORE", metavar="FOLDER", help="Where results are kept.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or how it begins.")]
-_STORE = Path("runs")
+ArmOption = Annotated[
+    ArmName | None, typer.Option("--arm", help="Which of a run's students; the default is the one best on dev.")
+]
+MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="Spend at most so much; an unknown price is refused.")]
+MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Send at most so many requests, repeats included.")]
+MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Send nothing more after so many minutes.")]
+STORE = Path("runs")
+REPLIES = "replies.sqlite"
 
 
 def _say(text: str) -> None:
@@ -33,20 +40,32 @@ def _say(text: str) -> None:
 
 
 @app.command()
-def run(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = _STORE) -> None:
-    """Carry out RECIPE, reusing every step whose result is already stored, and print the result."""
+def run(
+    recipe: RecipePath,
+    assignments: Assignments = None,
+    store: StoreFolder = STORE,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Carry out RECIPE, reusing every step and reply that is already stored, and print the result."""
     from drllama import pipeline
     from drllama.cli.progress import ShownProgress
     from drllama.cli.tables import run_summary
     from drllama.recipe import read_recipe
+    from drllama.replies import RequestStore
     from drllama.store import Store
+    from drllama.teaching import Limits
 
     resolved = read_recipe(recipe, assignments or ())
     command = shlex.join(
         ["drllama", "run", str(recipe), *(word for one in assignments or () for word in ("--set", one))]
     )
-    with ShownProgress() as progress:
-        finished = pipeline.run(resolved.recipe, store=Store(store), progress=progress, command=command)
+    limits = Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
+        finished = pipeline.run(
+            resolved.recipe, store=Store(store), replies=replies, limits=limits, progress=progress, command=command
+        )
     _say(run_summary(finished, store))
 
 
@@ -70,7 +89,7 @@ def explain(recipe: RecipePath, assignments: Assignments = None) -> None:
 
 
 @app.command("runs")
-def list_runs(store: StoreFolder = _STORE) -> None:
+def list_runs(store: StoreFolder = STORE) -> None:
     """List the finished runs, the oldest first."""
     from drllama.cli.tables import table
     from drllama.store import Store
@@ -86,8 +105,7 @@ def list_runs(store: StoreFolder = _STORE) -> None:
             one.id,
             one.finished_at,
             one.student.model,
-            f"{one.evaluations[-1].metrics['accuracy'].value:.3f}",
-            f"{one.evaluations[-1].metrics['macro_f1'].value:.3f}",
+            *(f"{one.evaluation(one.arm()).metrics[name].value:.3f}" for name in ("accuracy", "macro_f1")),
         ]
         for one in runs
     ]
@@ -95,7 +113,7 @@ def list_runs(store: StoreFolder = _STORE) -> None:
 
 
 @app.command()
-def show(name: RunName, store: StoreFolder = _STORE) -> None:
+def show(name: RunName, store: StoreFolder = STORE) -> None:
     """Print a finished run: its table, its steps and where they lie."""
     from drllama.cli.tables import run_summary, table
     from drllama.store import Store
@@ -112,8 +130,9 @@ def evaluate(
     name: RunName,
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     on: Annotated[Path | None, typer.Option(metavar="RECIPE", help="Ask the questions of this recipe's data.")] = None,
+    arm: ArmOption = None,
     assignments: Assignments = None,
-    store: StoreFolder = _STORE,
+    store: StoreFolder = STORE,
 ) -> None:
     """Score a finished run's student on a split of its data, or of another recipe's."""
     from drllama import pipeline
@@ -128,7 +147,7 @@ def evaluate(
     other = read_recipe(on, assignments or ()).recipe if on else None
     finished = kept.run(name)
     with ShownProgress() as progress:
-        found = pipeline.evaluate_run(finished, split=asked, on=other, store=kept, progress=progress)
+        found = pipeline.evaluate_run(finished, arm=arm, split=asked, on=other, store=kept, progress=progress)
     _say(f"{finished.id} on {asked} of {on or 'its own data'}, {len(found[0].predictions)} questions")
     _say(evaluation_table(found))
 
@@ -140,7 +159,8 @@ def ask(
     context: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The text to answer from; - reads standard input.")
     ] = None,
-    store: StoreFolder = _STORE,
+    arm: ArmOption = None,
+    store: StoreFolder = STORE,
 ) -> None:
     """Ask a finished run's student one question."""
     from drllama import pipeline
@@ -148,7 +168,7 @@ def ask(
     from drllama.store import Store
 
     kept = Store(store)
-    answer = pipeline.ask(kept.run(name), question, _context(context), store=kept)
+    answer = pipeline.ask(kept.run(name), question, _context(context), arm=arm, store=kept)
     _say(answer_lines(answer))
 
 

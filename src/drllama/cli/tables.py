@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from drllama.types import Estimate, Evaluation, Outcome, Prediction, Run
+from drllama.types import Comparison, Estimate, Evaluation, Outcome, Prediction, Run
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -40,20 +40,39 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
     return "\n".join(lines)
 
 
+def comparison_line(found: Comparison) -> str:
+    """Return what one system changed against another, on one line."""
+    difference = found.difference
+    return (
+        f"{found.other} against {found.baseline}: {found.metric} {difference.value:+.3f} "
+        f"[{difference.low:+.3f}, {difference.high:+.3f}], {found.gained} questions gained, {found.lost} lost, "
+        f"McNemar p = {found.p_value:.2g}"
+    )
+
+
 def run_summary(run: Run, store: Path) -> str:
     """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
-    tuned = run.finetuned
+    arm = run.arm()
     sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
-    adapter = next(store / step.folder / "adapter" for step in run.steps if step.stage == "finetune")
+    taught = [f"teacher {run.taught.model}: {run.taught.audit.verdict}"] if run.taught else []
+    epochs = [
+        f"the weights are those after epoch {one.finetuned.chosen_epoch} of {len(one.finetuned.epochs)}"
+        + (f" ({one.system})" if len(run.arms) > 1 else "")
+        for one in run.arms
+    ]
+    best = [f"best on dev: {arm.system}"] if len(run.arms) > 1 else []
     return "\n".join(
         [
             f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
-            f"the weights are those after epoch {tuned.chosen_epoch} of {len(tuned.epochs)}",
+            *taught,
+            *epochs,
             "",
             evaluation_table(run.evaluations),
             "",
+            *map(comparison_line, run.comparisons),
+            *best,
             f"report:  {store / run.id / 'report.html'}",
-            f"adapter: {adapter}",
+            f"adapter: {store / arm.adapter.folder / 'adapter'}",
         ]
     )
 

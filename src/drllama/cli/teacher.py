@@ -5,21 +5,15 @@ from typing import Annotated
 
 import typer
 
-from drllama.cli.app import Assignments, RecipePath, StoreFolder, app
+from drllama.cli.app import REPLIES, STORE, Assignments, MaxCalls, MaxMinutes, MaxUsd, RecipePath, StoreFolder, app
 from drllama.errors import DataError
-
-MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="Spend at most so much; an unknown price is refused.")]
-MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Send at most so many requests, repeats included.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Send nothing more after so many minutes.")]
-_STORE = Path("runs")
-_REPLIES = "replies.sqlite"
 
 replies_app = typer.Typer(no_args_is_help=True, help="Move recorded replies between machines, and count them.")
 app.add_typer(replies_app, name="replies")
 
 
 @app.command()
-def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = _STORE) -> None:
+def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = STORE) -> None:
     """Print what asking the teacher of RECIPE will take and cost, and what leaves the machine; send nothing."""
     from drllama import plugins, teaching
     from drllama.cli.teaching_text import plan_text
@@ -27,7 +21,7 @@ def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder
     from drllama.replies import RequestStore
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         found = teaching.plan(lesson, replies=replies, count_tokens=plugins.make_token_counter(lesson.recipe))
     typer.echo(plan_text(found, lesson.recipe))
 
@@ -36,28 +30,38 @@ def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder
 def audit(
     recipe: RecipePath,
     assignments: Assignments = None,
-    store: StoreFolder = _STORE,
+    store: StoreFolder = STORE,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
+    student: Annotated[bool, typer.Option(help="Ask the untrained student the same questions.")] = True,
 ) -> None:
     """Ask the teacher of RECIPE the dev questions blind, and print how well it knows the domain."""
-    from drllama import teaching
+    from drllama import pipeline
     from drllama.cli.progress import ShownProgress
     from drllama.cli.teaching_text import audit_text
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
+    from drllama.store import Store
+    from drllama.teaching import Limits
 
-    lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-    limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
-    with RequestStore(store / _REPLIES) as replies, ShownProgress() as progress:
-        found = teaching.audit(lesson, replies=replies, limits=limits, progress=progress)
+    resolved = read_recipe(recipe, assignments or ()).recipe
+    limits = Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
+        found = pipeline.audit(
+            resolved, store=Store(store), replies=replies, limits=limits, progress=progress, with_student=student
+        )
     typer.echo(audit_text(found))
 
 
 @app.command()
 def preview(
-    recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = _STORE, max_usd: MaxUsd = None
+    recipe: RecipePath,
+    assignments: Assignments = None,
+    store: StoreFolder = STORE,
+    max_usd: MaxUsd = None,
+    max_calls: MaxCalls = None,
+    max_minutes: MaxMinutes = None,
 ) -> None:
     """Ask the teacher of RECIPE for three candidates, and print prompts and replies whole."""
     from drllama import teaching
@@ -67,8 +71,9 @@ def preview(
     from drllama.replies import RequestStore
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-    with RequestStore(store / _REPLIES) as replies, ShownProgress() as progress:
-        calls = teaching.preview(lesson, replies=replies, limits=teaching.Limits(max_usd=max_usd), progress=progress)
+    limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
+        calls = teaching.preview(lesson, replies=replies, limits=limits, progress=progress)
     for call in calls:
         typer.echo(call_text(call))
 
@@ -78,7 +83,7 @@ def augment(
     recipe: RecipePath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the candidates go, as JSON Lines.")],
     assignments: Assignments = None,
-    store: StoreFolder = _STORE,
+    store: StoreFolder = STORE,
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
@@ -93,31 +98,31 @@ def augment(
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
     limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
-    with RequestStore(store / _REPLIES) as replies, ShownProgress() as progress:
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = teaching.augment(lesson, replies=replies, limits=limits, progress=progress)
-    write_whole(out, "".join(f"{line}\n" for line in teaching.candidate_lines(found)))
+    write_whole(out, "".join(f"{line}\n" for line in teaching.candidate_lines(found.candidates)))
     typer.echo(augmented_text(found, out))
 
 
 @replies_app.command("stats")
-def replies_stats(store: StoreFolder = _STORE) -> None:
+def replies_stats(store: StoreFolder = STORE) -> None:
     """Count the kept replies: by teacher and template, with tokens and cost."""
     from drllama.cli.teaching_text import stats_text
     from drllama.replies import RequestStore
 
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         typer.echo(stats_text(replies.stats()))
 
 
 @replies_app.command("export")
 def replies_export(
-    out: Annotated[Path, typer.Argument(metavar="FILE", help="A JSON Lines file.")], store: StoreFolder = _STORE
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A JSON Lines file.")], store: StoreFolder = STORE
 ) -> None:
     """Write all kept attempts to FILE, so that another machine can replay them."""
     from drllama.files import write_whole
     from drllama.replies import RequestStore
 
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         write_whole(out, "".join(replies.export_lines()))
     typer.echo(f"{out}: written")
 
@@ -130,14 +135,14 @@ def replies_import(
         typer.Option("--recipe", help="For recorded answers by item: the recipe whose requests they answer."),
     ] = None,
     assignments: Assignments = None,
-    store: StoreFolder = _STORE,
+    store: StoreFolder = STORE,
 ) -> None:
     """Read replies from FILE: an export as it is, or, with --recipe, recorded answers by source item."""
     from drllama import teaching
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
 
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         if recipe is not None:
             lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
             count = teaching.import_recording(lesson, source, replies=replies)

@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from drllama.cli.tables import evaluation_table, table
-from drllama.recipe import Augment, Recipe
+from drllama.recipe import Recipe
 from drllama.replies import StoreStats
-from drllama.stages.audit import Audit
 from drllama.stages.augment import Augmented
 from drllama.stages.plan import Plan
-from drllama.types import TeacherCall
+from drllama.types import Audit, TeacherCall
 
 _REASONS_SHOWN = 10
 
@@ -46,7 +45,7 @@ def plan_text(plan: Plan, recipe: Recipe) -> str:
 
 def audit_text(audit: Audit) -> str:
     """Return an audit's table and what follows from it."""
-    lines = [evaluation_table([audit.majority, audit.teacher])]
+    lines = [evaluation_table([audit.majority, *([audit.student] if audit.student else []), audit.teacher])]
     lines += _most_frequent(audit.failures)
     rows = [
         [one.label, str(one.support), *(f"{share.value:.3f}" for share in (one.precision, one.recall, one.f1))]
@@ -115,9 +114,10 @@ def _leaving(plan: Plan, recipe: Recipe) -> str:
         if plan.destination.is_allowed
         else f"not allowed yet: add {host} to allow_hosts, or nothing is sent"
     )
-    augment = recipe.augment or Augment()
-    train = "; questions, contexts, labels and conclusions of train" if augment.rewrite else ""
-    train = train or ("; questions and contexts of train" if augment.new else "")
+    train = ""
+    if recipe.augment:
+        train = "; questions, contexts, labels and conclusions of train" if recipe.augment.rewrite else ""
+        train = train or "; questions and contexts of train"
     return f"what leaves this machine for {host}: questions and contexts of dev{train}; no test question\n({allowed})"
 
 

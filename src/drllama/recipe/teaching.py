@@ -1,10 +1,12 @@
 """The settings of the large model and of what it is asked."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from drllama.recipe.values import LabelText, Section, by_kind, named_kind
+from drllama.types import ArmName
 
 
 class Endpoint(Section):
@@ -49,6 +51,8 @@ class Recorded(Section):
     """The endpoint that the recording names."""
     model: str
     """The model that the recording names."""
+    recording: Path | None = None
+    """Recorded answers by item that are taken into the store first; null: those that it holds."""
 
 
 AnyTeacher = Annotated[
@@ -104,6 +108,19 @@ class Augment(Section):
     """How the teacher draws its words."""
     max_attempts: int = Field(3, ge=1)
     """Replies asked for at most until a source item has what it should."""
+    arms: tuple[ArmName, ...] = Field((ArmName.NONE, ArmName.COMBINED), min_length=1)
+    """What the student is trained on beside the real rows, to be compared: none, rewrite, new, combined."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if len(set(self.arms)) < len(self.arms):
+            raise ValueError("arms must differ from each other")
+        wanted = {method for method in ("rewrite", "new") if getattr(self, method)}
+        if not wanted:
+            raise ValueError("rewrite and new are both null; write 'augment: null' if the teacher is to write nothing")
+        if missing := {str(arm) for arm in self.arms} & {"rewrite", "new"} - wanted:
+            raise ValueError(f"arms has {' and '.join(sorted(missing))}, which is null; take it out or set it")
+        return self
 
 
 class Audit(Section):

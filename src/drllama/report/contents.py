@@ -7,13 +7,17 @@ from math import exp
 from statistics import median
 
 from drllama.ids import canonical_json
-from drllama.report.verdict import notes, summary, verdict
+from drllama.report.verdict import effects, notes, summary, verdict
 from drllama.types import (
+    Arm,
+    ArmName,
     ClassScores,
+    Comparison,
     Epoch,
     Estimate,
     Evaluation,
     Example,
+    Finetuned,
     Label,
     Outcome,
     Prediction,
@@ -94,6 +98,41 @@ class SettingValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ArmLine:
+    """One arm: what it was trained on, how it did on dev, and how it differs on the questions asked."""
+
+    system: str
+    num_real: int
+    num_generated: int
+    num_steps: int
+    chosen: Epoch
+    """The epoch whose weights were kept."""
+    is_chosen: bool
+    """Best on dev of all arms."""
+    against_real: Comparison | None
+    """Against the arm without generated rows; None: it is that arm, or there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherLine:
+    """Who wrote the generated rows, and whether it knows the domain."""
+
+    model: str
+    endpoint: str
+    verdict: str
+    """What follows from its blind answers to the dev questions."""
+    systems: tuple[System, ...]
+    """Majority, the untrained student where it was asked, and the teacher, on dev."""
+    num_requests: int
+    candidates: dict[str, int]
+    """By method."""
+    num_spare: int
+    num_unparsed: int
+    num_failed: int
+    num_short: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportContents:
     """Everything that a report shows, top to bottom."""
 
@@ -103,6 +142,8 @@ class ReportContents:
     summary: str
     verdict: str
     """How the fine-tuned student stands to the majority baseline; empty where there is none."""
+    effects: tuple[str, ...]
+    """What the generated rows changed, a sentence for each arm that has some."""
     notes: tuple[str, ...]
     """What a reader must know before quoting a number."""
     task: str
@@ -111,7 +152,10 @@ class ReportContents:
     split: SplitName
     systems: tuple[System, ...]
     finetuned: System
-    """The one of ``systems`` that the rest of the report is about."""
+    """The one of ``systems`` that the rest of the report is about: of several arms the one that was best on dev."""
+    arms: tuple[ArmLine, ...]
+    teacher: TeacherLine | None
+    """None: no generated rows were asked for."""
     epochs: tuple[Epoch, ...]
     chosen_epoch: int
     num_steps: int
@@ -135,9 +179,10 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
     ``asked`` holds the scored questions by example id.
 
     Raises:
-        ValueError: the run has no evaluation of the fine-tuned student, or evaluations of different splits.
+        ValueError: the run has evaluations of different splits.
     """
-    finetuned = _finetuned(run.evaluations)
+    arm = run.arm()
+    finetuned, training = _finetuned(run, arm), arm.finetuned
     wrong = [prediction for prediction in finetuned.predictions if prediction.outcome is Outcome.WRONG]
     wrong.sort(key=lambda prediction: (-_confidence(prediction, finetuned.labels), prediction.example_id))
     systems = tuple(_system(run, evaluation) for evaluation in run.evaluations)
@@ -147,6 +192,7 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
         finished_at=run.finished_at,
         summary=summary(run, finetuned),
         verdict=verdict(run, finetuned),
+        effects=effects(run),
         notes=notes(run, finetuned),
         task=run.task.name,
         instruction=run.task.instruction,
@@ -154,11 +200,13 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
         split=finetuned.split,
         systems=systems,
         finetuned=systems[run.evaluations.index(finetuned)],
-        epochs=run.finetuned.epochs,
-        chosen_epoch=run.finetuned.chosen_epoch,
-        num_steps=run.finetuned.num_steps,
-        trainable_parameters=run.finetuned.trainable_parameters,
-        truncation=_truncation(run, finetuned),
+        arms=tuple(_arm_line(run, one) for one in run.arms),
+        teacher=_teacher_line(run),
+        epochs=training.epochs,
+        chosen_epoch=training.chosen_epoch,
+        num_steps=training.num_steps,
+        trainable_parameters=training.trainable_parameters,
+        truncation=_truncation(training, finetuned),
         silent=_silent(finetuned),
         num_wrong=len(wrong),
         mistakes=tuple(_mistake(prediction, asked, finetuned.labels) for prediction in wrong[:worst]),
@@ -171,15 +219,43 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
     )
 
 
-def _finetuned(evaluations: Sequence[Evaluation]) -> Evaluation:
-    if len(splits := {evaluation.split for evaluation in evaluations}) > 1:
+def _finetuned(run: Run, arm: Arm) -> Evaluation:
+    if len(splits := {evaluation.split for evaluation in run.evaluations}) > 1:
         raise ValueError(
             f"report: evaluations of {', '.join(sorted(splits))}; one table can't compare different splits"
         )
-    found = [evaluation for evaluation in evaluations if evaluation.system == "fine-tuned"]
-    if len(found) != 1:
-        raise ValueError(f"report: {len(found)} evaluations of the fine-tuned student instead of one")
-    return found[0]
+    return run.evaluation(arm)
+
+
+def _arm_line(run: Run, arm: Arm) -> ArmLine:
+    return ArmLine(
+        system=arm.system,
+        num_real=run.split_sizes["train"],
+        num_generated=arm.num_generated,
+        num_steps=arm.finetuned.num_steps,
+        chosen=arm.finetuned.epochs[arm.finetuned.chosen_epoch - 1],
+        is_chosen=arm.name == run.chosen_arm,
+        against_real=next((one for one in run.comparisons if one.other == arm.system), None),
+    )
+
+
+def _teacher_line(run: Run) -> TeacherLine | None:
+    if run.taught is None:
+        return None
+    audit = run.taught.audit
+    asked = [audit.majority, *([audit.student] if audit.student else []), audit.teacher]
+    return TeacherLine(
+        model=run.taught.model,
+        endpoint=run.taught.endpoint,
+        verdict=audit.verdict,
+        systems=tuple(_system(run, one) for one in asked),
+        num_requests=run.taught.num_requests,
+        candidates=dict(run.taught.candidates),
+        num_spare=run.taught.num_spare,
+        num_unparsed=run.taught.num_unparsed,
+        num_failed=run.taught.num_failed,
+        num_short=run.taught.num_short,
+    )
 
 
 def _system(run: Run, evaluation: Evaluation) -> System:
@@ -190,10 +266,9 @@ def _system(run: Run, evaluation: Evaluation) -> System:
             description = "the same answer, with the shares of the training labels as its probabilities"
         case "untrained":
             description = f"{run.student.model} before training"
-        case "fine-tuned":
-            description = f"{run.student.model} after training"
-        case _:
-            description = ""
+        case system:
+            arm = next((arm for arm in run.arms if arm.system == system), None)
+            description = f"{run.student.model} after training{_on(run, arm)}" if arm else ""
     return System(
         name=evaluation.system,
         description=description,
@@ -206,7 +281,15 @@ def _system(run: Run, evaluation: Evaluation) -> System:
     )
 
 
-def _truncation(run: Run, evaluation: Evaluation) -> Truncation:
+def _on(run: Run, arm: Arm) -> str:
+    """Return what an arm was trained on, where there are several."""
+    if len(run.arms) == 1 and arm.name == ArmName.NONE:
+        return ""
+    real = f" on {run.split_sizes['train']:,} real rows"
+    return f"{real} and {arm.num_generated:,} of the teacher's" if arm.num_generated else f"{real} alone"
+
+
+def _truncation(training: Finetuned, evaluation: Evaluation) -> Truncation:
     cut = [prediction.truncated_tokens for prediction in evaluation.predictions if prediction.truncated_tokens]
     return Truncation(
         num_questions=len(evaluation.predictions),
@@ -214,9 +297,9 @@ def _truncation(run: Run, evaluation: Evaluation) -> Truncation:
         median_cut_tokens=float(median(cut)) if cut else 0.0,
         max_cut_tokens=max(cut, default=0),
         longest_input_tokens=max((prediction.num_tokens for prediction in evaluation.predictions), default=0),
-        num_training=run.finetuned.num_examples,
-        num_training_truncated=run.finetuned.truncated_examples,
-        left_out=run.finetuned.left_out,
+        num_training=training.num_examples,
+        num_training_truncated=training.truncated_examples,
+        left_out=training.left_out,
     )
 
 

@@ -13,7 +13,7 @@ from drllama.types import Estimate
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever a reader of ``report.json`` would have to change."""
 
 _METRICS = (
@@ -92,6 +92,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object]) -> "
     )
     # Markup: these make only digits and brackets, which neither HTML nor Markdown has to escape.
     environment.filters["estimate"] = lambda estimate: Markup(_estimate(estimate))
+    environment.filters["difference"] = lambda estimate: Markup(_difference(estimate))
     environment.filters["decimals"] = lambda number, digits=3: Markup(f"{number:.{digits}f}")
     environment.filters["duration"] = lambda seconds: Markup(_duration(seconds))
     environment.filters["code_block"] = lambda text: Markup(_code_block(text))
@@ -118,6 +119,10 @@ def _estimate(estimate: Estimate | None) -> str:
     if estimate is None or estimate.n == 0:
         return "–"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _difference(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _duration(seconds: float) -> str:

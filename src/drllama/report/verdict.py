@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 
-from drllama.types import Estimate, Evaluation, Run
+from drllama.types import ArmName, Estimate, Evaluation, Run
+
+_WITH_NEW = (ArmName.NEW, ArmName.COMBINED)
 
 
 def summary(run: Run, finetuned: Evaluation) -> str:
     """Return one sentence: the fine-tuned student's accuracy, next to the baselines'."""
     accuracy = finetuned.metrics["accuracy"]
     text = (
-        f"After fine-tuning {run.student.model} on {_counted(run.finetuned.num_examples, 'question')}, accuracy on "
+        f"After fine-tuning {run.student.model} on {_counted(run.arm().finetuned.num_examples, 'question')}"
+        f"{_generated(run)}, accuracy on "
         f"{_counted(accuracy.n, f'{finetuned.split} question')} is {_shown(accuracy)}"
     )
     others = []
@@ -42,6 +45,26 @@ def verdict(run: Run, finetuned: Evaluation) -> str:
     )
 
 
+def effects(run: Run) -> tuple[str, ...]:
+    """Return what the generated rows changed, a sentence for each arm that has some, with what it may claim."""
+    told = []
+    for one in run.comparisons:
+        difference = one.difference
+        found = (
+            "the interval lies above 0"
+            if difference.low > 0
+            else "the interval lies below 0"
+            if difference.high < 0
+            else "this run shows no difference either way"
+        )
+        told.append(
+            f"{one.other} against {one.baseline}, at the same number of updates: {one.metric} {difference.value:+.3f} "
+            f"[{difference.low:+.3f}, {difference.high:+.3f}], {one.gained} questions gained and {one.lost} lost "
+            f"(McNemar p = {one.p_value:.2g}): {found}."
+        )
+    return tuple(told)
+
+
 def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
     """Return what a reader must know before quoting a number."""
     found = []
@@ -51,6 +74,11 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
             "Demonstration data: this student was trained on part of the official PubMedQA test half, "
             "so it must not be scored on the official test set."
         )
+    if run.taught and not run.taught.audit.may_write_new and any(arm.name in _WITH_NEW for arm in run.arms):
+        found.append(
+            "The teacher wrote new questions although it isn't clearly better than the majority answer: their labels "
+            "may be no better than guesses."
+        )
     choices = {prediction.choice for prediction in finetuned.predictions}
     if len(choices) == 1 and (choice := finetuned.predictions[0].choice) is not None:
         found.append(f"The fine-tuned student answered '{choice}' to every question.")
@@ -59,11 +87,20 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
             f"{_counted(silent, 'question')} of {len(finetuned.predictions)} got no answer; "
             "accuracy and macro-F1 count that as not correct."
         )
+    if len(run.arms) > 1:
+        found.append(
+            f"Of {len(run.arms)} arms the report is about '{run.arm().system}': it was best on dev; test had no say."
+        )
     found.append(
-        "One training run with one seed: the intervals tell how much the numbers depend on which questions were asked, "
-        "not how much they depend on the luck of training."
+        f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how much "
+        "the numbers depend on which questions were asked, not how much they depend on the luck of training."
     )
     return tuple(found)
+
+
+def _generated(run: Run) -> str:
+    number = run.arm().num_generated
+    return f" ({number:,} of them written by the teacher)" if number else ""
 
 
 def _named(run: Run, system: str) -> Evaluation | None:

@@ -1,8 +1,7 @@
 """Whether a teacher knows the domain: it answers the dev questions blind, and what follows is said."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from drllama.errors import TeacherFailure
 from drllama.ids import derive_seed
@@ -11,21 +10,7 @@ from drllama.protocols import AnswerMany, Progress, Teacher
 from drllama.recipe import Recipe
 from drllama.stages.correspond import Correspondent
 from drllama.stats import evaluate_predictions, majority_predictions
-from drllama.types import Evaluation, Example, Outcome, Prediction, Reply, Task, Unparsed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Audit:
-    """A teacher's blind answers to the dev questions, beside the majority baseline."""
-
-    teacher: Evaluation
-    majority: Evaluation
-    failures: Mapping[str, int]
-    """Why questions got no reply, and how many each."""
-    may_write_new: bool
-    """Its accuracy is clearly above the majority's: the interval's low end lies over it."""
-    verdict: str
-    """What follows, in one sentence."""
+from drllama.types import Audit, Evaluation, Example, Outcome, Prediction, Reply, Task, Unparsed
 
 
 async def audit_teacher(
@@ -72,6 +57,7 @@ async def audit_teacher(
     return Audit(
         teacher=found,
         majority=majority,
+        student=None,
         failures=Counter(str(failure) for failure in failed),
         may_write_new=clearly,
         verdict=_verdict(found, majority, clearly=clearly),

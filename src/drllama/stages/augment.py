@@ -102,7 +102,7 @@ async def augment_examples(
         outcomes: dict[str, Reply | TeacherFailure] = {}
         async for request, outcome in ask_all(teacher, [request for _, request in requests.values()]):
             outcomes[request.key] = outcome
-            progress.work(f"asking the teacher, {request.prompt}", 1)
+            progress.work("asking the teacher for rewrites and new questions", 1)
         if outcomes and len(failed := _failures(outcomes)) == len(outcomes) and not num_requests:
             raise TeacherFailure(f"no request got a reply; the first: {failed[0]}", kind=failed[0].kind)
         num_requests += len(requests)

@@ -76,6 +76,7 @@ class CausalStudent:
         *,
         settings: Finetune,
         seed: int,
+        updates_per_epoch: int | None = None,
         workspace: Path,
         progress: Progress,
     ) -> Finetuned:
@@ -91,6 +92,7 @@ class CausalStudent:
             label_tokens=self._encoder.label_tokens,
             settings=settings,
             seed=derive_seed(seed, "training"),
+            updates_per_epoch=updates_per_epoch or math.ceil(len(fitting) / settings.batch_size),
         )
         epochs, chosen = train_adapter(
             self._model,
@@ -104,7 +106,7 @@ class CausalStudent:
         return Finetuned(
             epochs=epochs,
             chosen_epoch=chosen,
-            num_steps=lesson.steps_per_epoch * settings.epochs,
+            num_steps=lesson.updates_per_epoch * settings.epochs,
             num_examples=len(fitting),
             left_out=tuple(
                 f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)

@@ -44,15 +44,18 @@ class Lesson:
     settings: Finetune
     seed: int
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Return the number of updates in one pass."""
-        return math.ceil(len(self.examples) / self.settings.batch_size)
+    updates_per_epoch: int
+    """Dev is asked after so many; examples pass by in an endless row of passes, whatever their number."""
 
-    def batches(self, epoch: int) -> list[list[int]]:
-        """Return the batches of one epoch (from 1) as indices into the examples; each example stands in one."""
+    def batch(self, update: int) -> list[int]:
+        """Return the examples of one update (from 0) as indices; in each pass each example is seen once."""
+        passes, at = divmod(update, math.ceil(len(self.examples) / self.settings.batch_size))
+        return self.batches(passes + 1)[at]
+
+    def batches(self, number: int) -> list[list[int]]:
+        """Return the batches of one pass (from 1) as indices into the examples; each example stands in one."""
         order = list(range(len(self.examples)))
-        shuffler = random.Random(derive_seed(self.seed, "order", epoch))
+        shuffler = random.Random(derive_seed(self.seed, "order", number))
         shuffler.shuffle(order)
         size, pool = self.settings.batch_size, self.settings.batch_size * _POOL_BATCHES
         batches = []
@@ -65,7 +68,8 @@ class Lesson:
     def fingerprint(self) -> str:
         """Return the hash of all that the lesson's updates depend on; the micro batch changes them by rounding only."""
         settings = self.settings.model_dump(mode="json", exclude={"micro_batch_size"})
-        digest = hashlib.sha256(canonical_json([settings, self.seed, dict(self.label_tokens)]).encode())
+        told = [settings, self.seed, self.updates_per_epoch, dict(self.label_tokens)]
+        digest = hashlib.sha256(canonical_json(told).encode())
         for question in self.examples:
             digest.update(repr((question.example.label, question.tokens)).encode())
         return digest.hexdigest()
@@ -113,20 +117,20 @@ def train_adapter(
     checkpoint = _Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
     story = checkpoint.load(weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
     example_weights, saved_at = lesson.weights(), time.monotonic()
-    total = lesson.steps_per_epoch * lesson.settings.epochs
+    total = lesson.updates_per_epoch * lesson.settings.epochs
     while story.step < total or len(story.epochs) < lesson.settings.epochs:
-        number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.steps_per_epoch
-        if at < lesson.steps_per_epoch:
-            batch = lesson.batches(number)[at]
+        number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.updates_per_epoch
+        if at < lesson.updates_per_epoch:
+            batch = lesson.batch(story.step)
             story.loss_sum += _update(model, optimizer, lesson, batch, example_weights, step=story.step, total=total)
             story.step += 1
             on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
         else:
-            story.epochs.append(on_dev(number, story.loss_sum / lesson.steps_per_epoch))
+            story.epochs.append(on_dev(number, story.loss_sum / lesson.updates_per_epoch))
             story.loss_sum = 0.0
             if _chosen(story.epochs, lesson.settings) == number:
                 best = {name: weight.detach().clone() for name, weight in weights.items()}
-        if at == lesson.steps_per_epoch or time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS:
+        if at == lesson.updates_per_epoch or time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS:
             checkpoint.save(weights, optimizer, best, story)
             saved_at = time.monotonic()
     with torch.no_grad():

@@ -112,6 +112,11 @@ class Ledger:
             self._settled.set_result(None)
 
     def _refusal(self, nano_usd: int) -> str | None:
+        if self._max_calls == 0:
+            return (
+                "max_calls 0 allows no request, and not all that is asked is kept yet; drllama plan says what it "
+                "takes, --max-usd or --max-calls allow it"
+            )
         if self._max_calls is not None and self.calls >= self._max_calls:
             return self._line(f"max_calls {self._max_calls}", "--max-calls")
         if self._max_minutes is not None and self._clock() - self._started >= self._max_minutes * 60:

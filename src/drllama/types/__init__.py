@@ -5,6 +5,7 @@ What users write is pydantic (``recipe``); what travels is here; what is stored 
 
 from drllama.types.answers import (
     ClassScores,
+    Comparison,
     Estimate,
     Evaluation,
     Outcome,
@@ -22,13 +23,17 @@ from drllama.types.questions import (
     Task,
 )
 from drllama.types.runs import (
+    Arm,
+    ArmName,
     Epoch,
     Finetuned,
     Run,
     StepRecord,
     StudentCard,
+    Taught,
 )
 from drllama.types.teaching import (
+    Audit,
     Candidate,
     FailureKind,
     Finish,
@@ -42,8 +47,12 @@ from drllama.types.teaching import (
 )
 
 __all__ = [
+    "Arm",
+    "ArmName",
+    "Audit",
     "Candidate",
     "ClassScores",
+    "Comparison",
     "Epoch",
     "Estimate",
     "Evaluation",
@@ -68,6 +77,7 @@ __all__ = [
     "StudentCard",
     "Synthetic",
     "Task",
+    "Taught",
     "TeacherCall",
     "TeacherRequest",
     "Unparsed",

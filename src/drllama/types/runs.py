@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from drllama.types.answers import Evaluation
+from drllama.types.answers import Comparison, Evaluation
 from drllama.types.questions import SplitName, Task
+from drllama.types.teaching import Audit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +23,22 @@ class StudentCard:
     dtype: str
 
 
+class ArmName(StrEnum):
+    """What a student is trained on beside the real rows."""
+
+    NONE = "none"
+    """Nothing."""
+    REWRITE = "rewrite"
+    """The teacher's rewrites."""
+    NEW = "new"
+    """The teacher's new questions."""
+    COMBINED = "combined"
+    """Both."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """One pass over the training examples."""
+    """As many updates as one pass over the real training examples takes."""
 
     number: int
     """From 1."""
@@ -64,6 +79,39 @@ class StepRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A student trained on one set of rows; arms of a run differ in nothing else."""
+
+    name: ArmName
+    system: str
+    """Its name among the run's evaluations."""
+    num_generated: int
+    """Rows of the teacher's among its training examples."""
+    finetuned: Finetuned
+    adapter: StepRecord
+    """The step that trained it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught:
+    """What a teacher did for a run."""
+
+    model: str
+    endpoint: str
+    audit: Audit
+    num_requests: int
+    candidates: Mapping[str, int]
+    """By method."""
+    num_spare: int
+    """Readable items beyond what was wanted of their source, or given before."""
+    num_unparsed: int
+    num_failed: int
+    """Requests without a reply."""
+    num_short: int
+    """Sources that gave fewer items than wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A finished run: what was asked, where it ran, what came out."""
 
@@ -79,5 +127,19 @@ class Run:
     student: StudentCard
     split_sizes: Mapping[SplitName, int]
     steps: tuple[StepRecord, ...]
-    finetuned: Finetuned
+    taught: Taught | None
+    """None: the recipe asks no teacher for rows."""
+    arms: tuple[Arm, ...]
+    chosen_arm: ArmName
+    """The one that was best on dev; test had no say."""
     evaluations: tuple[Evaluation, ...]
+    comparisons: tuple[Comparison, ...]
+    """Each arm with generated rows against the one without, where there is one."""
+
+    def arm(self, name: ArmName | None = None) -> Arm:
+        """Return an arm; None: the chosen one."""
+        return next(arm for arm in self.arms if arm.name == (name or self.chosen_arm))
+
+    def evaluation(self, arm: Arm) -> Evaluation:
+        """Return the evaluation of an arm's student."""
+        return next(one for one in self.evaluations if one.system == arm.system)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from drllama.ids import fingerprint
+from drllama.types.answers import Evaluation
 from drllama.types.questions import Example
 
 
@@ -139,3 +140,19 @@ class Candidate:
     prompt: str
     """The template's version."""
     rollout: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """A teacher's blind answers to the dev questions, beside the majority baseline and the student."""
+
+    teacher: Evaluation
+    majority: Evaluation
+    student: Evaluation | None
+    """The untrained student on the same questions; None: it wasn't asked."""
+    failures: Mapping[str, int]
+    """Why questions got no reply, and how many each."""
+    may_write_new: bool
+    """Its accuracy is clearly above the majority's: the interval's low end lies over it."""
+    verdict: str
+    """What follows, in one sentence."""

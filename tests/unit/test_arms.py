@@ -1,0 +1,227 @@
+"""A run with a teacher: the same student with and without the teacher's rows, and what may be said of it."""
+
+import json
+import re
+from math import comb
+
+import pytest
+
+from drllama import pipeline, plugins
+from drllama.errors import DataError, OverlapError, RecipeError
+from drllama.recipe import Finetune, read_recipe, resolve
+from drllama.replies import RequestStore
+from drllama.stages.arms import chosen_arm
+from drllama.stats.comparison import compare_accuracy, mcnemar
+from drllama.store import Store
+from drllama.teaching import Limits
+from drllama.types import Arm, ArmName, Epoch, Finetuned, StepRecord
+from scripted_student import Script, write_questions, write_recipe
+
+TEACHER = "teacher: {replay: {endpoint: recorded, model: large, recording: RECORDING}}\n"
+ALL_ARMS = "augment: {new: {per_item: 2}, arms: [none, rewrite, new, combined]}\nevaluate: {bootstrap_samples: 100}\n"
+
+
+class Silent:
+    def expect(self, units):
+        """Hear nothing."""
+
+    def work(self, activity, units=0):
+        """Hear nothing."""
+
+
+class Bench:
+    """A folder with questions, a recorded teacher, and students that follow a script."""
+
+    def __init__(self, folder):
+        self.folder, self.script, self.store = folder, Script(), Store(folder / "runs")
+        write_questions(folder / "questions.jsonl", train=4, dev=3)
+        self.record(
+            {
+                "id": f"{split}{number}",
+                "rewrite": {"question": f"Is treatment {number} any good?", "long_answer": "So.", "context": "Anew."},
+                "new": [
+                    {"question": f"New {place} about {number}?", "label": "no", "long_answer": "No."}
+                    for place in (0, 1)
+                ],
+                "answer": "yes",
+            }
+            for split, size in (("train", 4), ("dev", 3))
+            for number in range(size)
+        )
+        self.write(ALL_ARMS)
+
+    def record(self, rows):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (self.folder / "recorded.jsonl").write_text(lines, encoding="utf-8")
+
+    def write(self, more):
+        teacher = TEACHER.replace("RECORDING", str(self.folder / "recorded.jsonl"))
+        write_recipe(self.folder / "recipe.yaml", self.folder / "questions.jsonl", more=teacher + more)
+
+    def run(self, *assignments):
+        with RequestStore(self.folder / "runs" / "replies.sqlite") as replies:
+            return pipeline.run(
+                read_recipe(self.folder / "recipe.yaml", assignments).recipe,
+                store=self.store,
+                replies=replies,
+                limits=Limits(),
+                progress=Silent(),
+                command="drllama run recipe.yaml",
+            )
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
+    return bench
+
+
+def test_a_run_trains_each_arm_on_the_real_rows_and_its_own_at_the_same_number_of_updates(bench):
+    run = bench.run()
+    assert [(arm.name, arm.num_generated, arm.finetuned.num_examples) for arm in run.arms] == [
+        ("none", 0, 4),
+        ("rewrite", 4, 8),
+        ("new", 8, 12),
+        ("combined", 12, 16),
+    ]
+    assert {arm.finetuned.num_steps for arm in run.arms} == {3}
+    assert [one.system for one in run.evaluations][2:] == [
+        "untrained",
+        "fine-tuned",
+        "fine-tuned + rewrites",
+        "fine-tuned + new questions",
+        "fine-tuned + both",
+    ]
+    assert [(one.baseline, one.difference.value, one.p_value) for one in run.comparisons] == [("fine-tuned", 0, 1)] * 3
+    assert bench.store.run(run.id) == run
+
+
+def test_the_audit_and_the_candidates_travel_with_the_run(bench):
+    run = bench.run()
+    assert run.taught.candidates == {"rewrite": 4, "new": 8}
+    assert not run.taught.audit.may_write_new
+    assert run.taught.audit.student.system == "untrained student"
+    assert {one.split for one in (run.taught.audit.student, run.taught.audit.teacher)} == {"dev"}
+    folder = bench.store.root / run.id
+    rows = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    assert json.loads((folder / "report.json").read_text())["teacher"]["candidates"] == {"rewrite": 4, "new": 8}
+    for name in ("report.html", "report.md"):
+        report = (folder / name).read_text(encoding="utf-8").replace("&#39;", "'")
+        assert "clearly better than the majority answer" in report
+        assert "The teacher wrote new questions although" in report
+        assert "best on dev" in report
+        assert "at the same number of updates" in report
+
+
+def test_a_finished_run_with_a_teacher_repeats_nothing(bench):
+    first = bench.run()
+    bench.script.asked.clear()
+    assert bench.run() == first
+    assert (bench.script.asked, bench.script.trainings) == ([], 4)
+
+
+def test_other_replies_train_again_only_the_arms_that_hold_them(bench):
+    first = bench.run()
+    text = (bench.folder / "recorded.jsonl").read_text()
+    (bench.folder / "recorded.jsonl").write_text(text.replace("New 1 about 3?", "Newer 1 about 3?"))
+    (bench.folder / "runs" / "replies.sqlite").unlink()
+    second = bench.run()
+    assert second.id != first.id
+    assert bench.script.trainings == 4 + 2
+
+
+def test_without_a_section_augment_no_teacher_is_asked(bench):
+    bench.write("evaluate: {bootstrap_samples: 100}\n")
+    run = bench.run()
+    assert (run.taught, [arm.name for arm in run.arms], run.comparisons) == (None, ["none"], ())
+    assert not (bench.folder / "runs" / run.id / "candidates.jsonl").exists()
+
+
+def test_one_arm_alone_is_no_comparison(bench):
+    run = bench.run("augment.arms=[combined]")
+    assert ([arm.name for arm in run.arms], run.comparisons) == (["combined"], ())
+
+
+def test_a_generated_row_that_is_a_test_question_stops_the_run(bench):
+    leaky = {
+        "question": "Does treatment 0 of test help?",
+        "long_answer": "a",
+        "context": "In test, treatment 0 was given.",
+    }
+    bench.record([{"id": "train0", "rewrite": leaky}, {"id": "dev0", "answer": "yes"}])
+    with pytest.raises(OverlapError, match="1 of 12 questions were in this adapter's training"):
+        bench.run("augment.new=null", "augment.arms=[combined]")
+
+
+def test_the_arm_of_a_finished_run_can_be_named(bench):
+    run = bench.run()
+    answer = pipeline.ask(run, "Does it help?", "", arm=ArmName.NEW, store=bench.store)
+    assert answer.choice == "yes"
+    alone = bench.run("augment.arms=[none]")
+    with pytest.raises(DataError, match=re.escape("has no arm 'new'; choose one of none")):
+        pipeline.ask(alone, "Does it help?", "", arm=ArmName.NEW, store=bench.store)
+
+
+@pytest.mark.parametrize(
+    ("augment", "told"),
+    [
+        ({"arms": ["none", "none"]}, "arms must differ from each other"),
+        ({"arms": []}, "augment.arms"),
+        ({"arms": ["non"]}, "augment.arms.0"),
+        ({"rewrite": None, "arms": ["rewrite"]}, "arms has rewrite, which is null"),
+        ({"rewrite": None, "new": None}, "rewrite and new are both null"),
+    ],
+)
+def test_arms_that_make_no_sense_are_refused(augment, told):
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        resolve({"name": "x", "data": "pubmedqa-demo", "augment": augment})
+
+
+def arm_with(name, nll, accuracy, macro_f1):
+    epochs = tuple(
+        Epoch(number=number, train_loss_nats=1, dev_accuracy=a, dev_macro_f1=f, dev_nll_nats=n)
+        for number, (n, a, f) in enumerate([(9, 0, 0), (nll, accuracy, macro_f1)], start=1)
+    )
+    tuned = Finetuned(
+        epochs=epochs,
+        chosen_epoch=2,
+        num_steps=1,
+        num_examples=1,
+        left_out=(),
+        truncated_examples=0,
+        trainable_parameters=1,
+    )
+    step = StepRecord(stage="finetune", key="k", folder="f", seconds=1)
+    return Arm(name=name, system=name, num_generated=0, finetuned=tuned, adapter=step)
+
+
+@pytest.mark.parametrize(
+    ("rule", "best"), [("nll", "none"), ("last", "none"), ("accuracy", "rewrite"), ("macro_f1", "new")]
+)
+def test_the_arm_is_chosen_by_what_chooses_the_epoch(rule, best):
+    arms = [arm_with("none", 0.5, 0.5, 0.1), arm_with("rewrite", 0.6, 0.7, 0.2), arm_with("new", 0.7, 0.6, 0.3)]
+    assert chosen_arm(arms, Finetune(choose_epoch_by=rule)) == best
+
+
+def test_gains_and_losses_are_counted_question_by_question(bench):
+    run = bench.run("augment.arms=[none]")
+    majority, tuned = run.evaluations[0], run.evaluations[-1]
+    settings = read_recipe(bench.folder / "recipe.yaml").recipe.evaluate
+    found = compare_accuracy(majority, tuned, settings=settings, seed=1)
+    assert (found.gained, found.lost, found.difference.value) == (8, 0, pytest.approx(8 / 12))
+    assert found.p_value == pytest.approx(2 / 2**8)
+    assert 0 < found.difference.low < 8 / 12 < found.difference.high
+    back = compare_accuracy(tuned, majority, settings=settings, seed=1)
+    assert back.difference.low == pytest.approx(-found.difference.high)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        compare_accuracy(majority, run.taught.audit.teacher, settings=settings, seed=1)
+
+
+@pytest.mark.parametrize("gained", range(0, 12, 3))
+@pytest.mark.parametrize("lost", range(0, 12, 4))
+def test_mcnemar_agrees_with_adding_up_the_binomial_tail(gained, lost):
+    n = gained + lost
+    tail = sum(comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n
+    assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail))
