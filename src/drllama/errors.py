@@ -11,6 +11,8 @@ DrLlamaError
 └── TeacherFailure a request to a large model got no reply; its kind says what may help
 """
 
+from functools import partial
+
 
 class DrLlamaError(Exception):
     """The root of all errors that a person can cause and mend; the command line prints it as one line."""
@@ -50,6 +52,11 @@ class TeacherFailure(DrLlamaError):
         super().__init__(message)
         self.kind = kind
         self.retry_after_seconds = retry_after_seconds
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception is copied by calling its class with its args alone, which would forget the kind.
+        remade = partial(type(self), kind=self.kind, retry_after_seconds=self.retry_after_seconds)
+        return remade, self.args
 
 
 class BudgetSpent(DrLlamaError):
