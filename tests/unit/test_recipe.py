@@ -173,6 +173,40 @@ def test_numbers_may_be_written_as_everybody_writes_them(read, text, value):
     assert read(BARE, f"finetune.learning_rate={text}").recipe.finetune.learning_rate == value
 
 
+@pytest.mark.parametrize(
+    ("setting", "whole", "decimal"),
+    [
+        ("augment.sampling.temperature", "1", "1.0"),
+        ("augment.sampling.top_p", "1", "1.0"),
+        ("augment.sampling.repetition_penalty", "2", "2.0"),
+        ("teacher", "{openai-compatible: {model: m, usd_per_million_tokens: [1, 2]}}",
+         "{openai-compatible: {model: m, usd_per_million_tokens: [1.0, 2.0]}}"),
+    ],
+)  # fmt: skip
+def test_a_whole_number_and_its_decimal_twin_are_the_same_setting(read, setting, whole, decimal):
+    one, other = (read(BARE, f"{setting}={value}").recipe.model_dump_json() for value in (whole, decimal))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("augment: {sampling: {temperature: true}}", "augment.sampling.temperature is True (line 3): "),
+        ("augment: {sampling: {max_tokens: 64.5}}", "augment.sampling.max_tokens is 64.5 (line 3): "),
+        ("augment: {new: {balance: {yes: 0.5, no: 0.4}}}", "(line 3): the shares add up to 0.9, not 1; mend them"),
+        ("augment: {new: {balance: {yes: 1.5, no: -0.5}}}", "augment.new.balance.no is -0.5 (line 3): "),
+        ("augment: {new: {balance: {}}}", "(line 3): the shares add up to 0, not 1"),
+    ],
+)
+def test_a_setting_of_what_a_teacher_is_asked_is_refused_like_any_other(refusal, text, told):
+    assert told in refusal(f"{BARE}{text}\n")
+
+
+def test_shares_that_were_rounded_add_up(read):
+    read(BARE, "augment.new.balance={yes: 0.33, no: 0.33, maybe: 0.33}")
+    read(BARE, "augment.new.balance={yes: 1}")
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_name(read):
     assert read(b"\xef\xbb\xbf" + BARE.encode()).recipe.name == "a"
 

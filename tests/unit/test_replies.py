@@ -202,6 +202,20 @@ def test_the_first_reply_stays_and_every_attempt_is_kept_in_order(store):
     assert len({one.id for one in kept}) == 3
 
 
+@pytest.mark.parametrize(
+    ("changes", "twins"),
+    [
+        ({"temperature": 1}, {"temperature": 1.0}),
+        ({"temperature": 0}, {"temperature": -0.0}),
+        ({"top_p": 1}, {"top_p": 1.0}),
+        ({"repetition_penalty": 2}, {"repetition_penalty": 2.0}),
+    ],
+)
+def test_a_whole_number_and_its_decimal_twin_are_the_same_request(store, changes, twins):
+    store.keep(request_number(sampling=replace(SAMPLING, **changes)), reply_saying("yes"))
+    assert store.find(request_number(sampling=replace(SAMPLING, **twins)).key) == reply_saying("yes")
+
+
 def test_a_request_comes_back_with_its_key_whatever_kind_its_numbers_are(store):
     for temperature in (0, 0.0, 1, 1.0):
         request = request_number(sampling=Sampling(temperature=temperature, max_tokens=9))

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from drllama.recipe.values import LabelText, Section, by_kind, named_kind
+from drllama.recipe.values import LabelText, Real, Section, Whole, by_kind, named_kind
 from drllama.types import ArmName
+
+# Thirds written with two digits add up to 0.99.
+_LARGEST_ROUNDING = 0.015
 
 
 class Endpoint(Section):
@@ -21,15 +24,15 @@ class Endpoint(Section):
     """The environment variable that holds the key; a local server may need none."""
     dialect: Literal["openai", "vllm", "llama.cpp", "ollama"] = "openai"
     """Which settings beyond OpenAI's own the server knows, such as a repetition penalty."""
-    timeout_seconds: float = Field(120, gt=0)
+    timeout_seconds: Real = Field(120, gt=0)
     """One request's longest time."""
-    max_in_flight: int = Field(16, ge=1)
+    max_in_flight: Whole = Field(16, ge=1)
     """Requests at the server at once; fewer when it says that they are too many."""
-    requests_per_minute: int | None = Field(None, ge=1)
+    requests_per_minute: Whole | None = Field(None, ge=1)
     """The allowed rate; null: whatever the server takes."""
-    tokens_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: Whole | None = Field(None, ge=1)
     """The allowed rate, prompts and replies together; null: whatever the server takes."""
-    usd_per_million_tokens: tuple[float, float] | None = None
+    usd_per_million_tokens: tuple[Real, Real] | None = None
     """Price of prompt and reply tokens; null: the price table's, or unknown."""
 
 
@@ -39,7 +42,7 @@ class LocalTeacher(Section):
     kind: Literal["local"] = Field("local", exclude=True)
     model: str
     """A name from ``drllama models``, a Hub id, a folder, or a .gguf file."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: Whole = Field(8, ge=1)
     """Requests answered at once."""
 
 
@@ -65,13 +68,13 @@ AnyTeacher = Annotated[
 class Sampling(Section):
     """How the teacher draws its words."""
 
-    temperature: float = Field(0.8, ge=0)
+    temperature: Real = Field(0.8, ge=0)
     """0 is the likeliest word each time; the paper's is 0.8."""
-    max_tokens: int = Field(1024, ge=16)
+    max_tokens: Whole = Field(1024, ge=16)
     """Longest reply."""
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: Real | None = Field(None, gt=0, le=1)
     """Draw among the likeliest words that hold this share; null: all."""
-    repetition_penalty: float | None = Field(None, gt=0)
+    repetition_penalty: Real | None = Field(None, gt=0)
     """Divides the odds of words already said; the paper's is 2.0. Refused where the server doesn't know it."""
 
 
@@ -80,7 +83,7 @@ class Rewrite(Section):
 
     prompt: str = "rewrite.v1"
     """The template."""
-    per_item: int = Field(1, ge=1)
+    per_item: Whole = Field(1, ge=1)
     """Rewrites of each training question."""
     retell_context: bool = True
     """Retell the context too, without its conclusion."""
@@ -91,10 +94,17 @@ class New(Section):
 
     prompt: str = "new.v1"
     """The template."""
-    per_item: int = Field(2, ge=1)
+    per_item: Whole = Field(2, ge=1)
     """New questions on each training context."""
-    balance: dict[LabelText, float] | None = None
-    """The wanted share of each label, told to the teacher; null: nothing is said."""
+    balance: dict[LabelText, Annotated[Real, Field(ge=0)]] | None = None
+    """The wanted share of each label, 1 in all, told to the teacher; null: nothing is said."""
+
+    @field_validator("balance")
+    @classmethod
+    def _shares(cls, balance: dict[str, float] | None) -> dict[str, float] | None:
+        if balance is not None and abs(sum(balance.values()) - 1) > _LARGEST_ROUNDING:
+            raise ValueError(f"the shares add up to {sum(balance.values()):g}, not 1; mend them, or write null")
+        return balance
 
 
 class Augment(Section):
@@ -106,7 +116,7 @@ class Augment(Section):
     """New questions; null: none."""
     sampling: Sampling = Sampling()
     """How the teacher draws its words."""
-    max_attempts: int = Field(3, ge=1)
+    max_attempts: Whole = Field(3, ge=1)
     """Replies asked for at most until a source item has what it should."""
     arms: tuple[ArmName, ...] = Field((ArmName.NONE, ArmName.COMBINED), min_length=1)
     """What the student is trained on beside the real rows, to be compared: none, rewrite, new, combined."""

@@ -161,7 +161,6 @@ def _request_from(text: str) -> TeacherRequest:
     for one in fields["messages"]:
         _check_names(Message, one)
     _check_names(Sampling, fields["sampling"])
-    # Built from the JSON itself: the checker would turn a temperature of 1 into 1.0, which has another key.
     messages = tuple(Message(**one) for one in fields.pop("messages"))
     sampling, form = Sampling(**fields.pop("sampling")), ReplyForm(fields.pop("form"))
     return TeacherRequest(**fields, messages=messages, sampling=sampling, form=form)

@@ -29,6 +29,12 @@ class Sampling:
     repetition_penalty: float | None = None
     """Divides the odds of words already said; 1 is none. Not in OpenAI's dialect, but in vLLM's and llama.cpp's."""
 
+    def __post_init__(self) -> None:
+        # 1 and 1.0, 0.0 and -0.0 ask for the same, but would be written, and so hashed, differently.
+        for name in ("temperature", "top_p", "repetition_penalty"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(value) + 0.0)
+
 
 class ReplyForm(StrEnum):
     """How a structured reply is asked for; which of them an endpoint knows is found out once."""
