@@ -10,6 +10,15 @@ from drllama.types import Label, Task, Unparsed
 
 # Words before the object may hold a brace of their own, as in "the set {1, 2}".
 _OPENING = regex.compile(r'\{\s*["}]')
+# Possessive: a reply of a hundred thousand spaces is looked through once.
+_MARKS = regex.compile(r"[\W_]*+")
+_LEAD = regex.compile(
+    r"(?<![\p{L}\p{N}])(?:answer|label)[\"'*_ \t]*+(?:[:：=\r\n]|is(?![\p{L}\p{N}]))[\W_]*+", regex.IGNORECASE
+)
+_HEADING = regex.compile(r"[\W_]*+[\p{L}\p{M}]++(?: [\p{L}\p{M}]++){0,2}[*_ ]*+[:：][\W_]*+")
+_ENDED = r"""["'”’»_]*+[ \t]*+(?:$|[\r\n.,;:!?()\]*…。，、；：！？]|[-–—](?=\s))"""
+_ENDED_IN_LIST = rf"(?:{_ENDED}|\s+(?:or|and)\s)"
+_LISTED = regex.compile(r"[\W_]*+(?:(?:or|and)\s++)?+", regex.IGNORECASE)
 _HALF_CHARACTER = regex.compile(r"[\ud800-\udfff]")
 _BROKEN = "a JSON object that doesn't end or is broken"
 
@@ -87,24 +96,70 @@ def parse_new(text: str, task: Task) -> list[Invented | Unparsed] | Unparsed:
 
 
 def parse_answer(text: str, task: Task) -> Label | Unparsed:
-    """Return the label in a reply: the object's field, or, where no object was begun, the only label it names."""
+    """Return the label in a reply: the object's field, or, where no object was begun, the label that is the answer.
+
+    In prose a label is the answer where it is the first word, followed by a mark, a new line or nothing; where it
+    follows "answer:", "the answer is" or "label:"; or where it is all that follows a heading in any language. A label
+    that is merely used, as in "There is no evidence", is none.
+    """
     found = _object(text)
     if not isinstance(found, Unparsed):
         return _label(found, task)
     if found.reason == _BROKEN:
         return found
+    answers = {label for start in _answer_places(text) for label in _labels_at(text, start, task)}
+    if len(answers) == 1:
+        return answers.pop()
     named = [label for label in task.labels if _names(text, label)]
-    if len(named) == 1:
-        return named[0]
-    return Unparsed(text=text, reason="several labels" if named else "no label")
+    if answers or len(named) > 1:
+        return Unparsed(text=text, reason="several labels")
+    return Unparsed(text=text, reason="a label in passing, not as the answer" if named else "no label")
+
+
+def _answer_places(text: str) -> list[int]:
+    """Return where an answer's first letter could stand."""
+    places = [0, *(lead.end() for lead in _LEAD.finditer(text))]
+    heading = _HEADING.match(text)
+    # Behind other headings than "answer" only when nothing else follows.
+    if heading and regex.fullmatch(r"[^\r\n.,;:!?。，、；：！？]*+[\W_]*+", text, pos=heading.end()):
+        places.append(heading.end())
+    return [_end(_MARKS, text, place) for place in places]
+
+
+def _labels_at(text: str, start: int, task: Task) -> set[Label]:
+    """Return the label that begins here and ends with a mark, and those that are listed behind it."""
+    found: set[Label] = set()
+    for place in range(len(task.labels)):
+        ended = _ENDED_IN_LIST if place else _ENDED
+        same = [label for label in task.labels if _stands(text, start, label, ended)]
+        same = [label for label in same if len(label) == max(map(len, same))]
+        if not same:
+            break
+        found |= set([label for label in same if text.startswith(label, start)] or same)
+        start = _end(_LISTED, text, start + len(same[0]))
+    return found
+
+
+def _end(pattern: regex.Pattern[str], text: str, start: int) -> int:
+    match = pattern.match(text, start)
+    assert match is not None, "the pattern matches nothing too"
+    return int(match.end())
+
+
+def _stands(text: str, start: int, label: Label, ended: str) -> bool:
+    # "a" is an article: a letter is a label only as it is written.
+    flags = 0 if _is_letter(label) else regex.IGNORECASE
+    return regex.compile(regex.escape(label) + ended, flags).match(text, start) is not None
+
+
+def _is_letter(label: Label) -> bool:
+    return len(label) == 1 and label.isascii()
 
 
 def _names(text: str, label: Label) -> bool:
-    if len(label) == 1 and label.isascii():
-        # "A" is an article and "vitamin C" no answer: a letter counts only where the reply begins with it.
-        return regex.match(rf"\W*{regex.escape(label)}(?:[.):*\]]|\s*$)", text) is not None
-    # Whole words in every script: "no" isn't in "known", and neither 不是 nor 是否 says 是.
-    return regex.search(rf"(?<![\p{{L}}\p{{N}}]){regex.escape(label)}(?![\p{{L}}\p{{N}}])", text, regex.I) is not None
+    # Whole words in every script: "no" isn't in "known", and neither 不是 nor 是否 says 是. A letter is named by words.
+    within = rf"(?<![\p{{L}}\p{{N}}]){regex.escape(label)}(?![\p{{L}}\p{{N}}])"
+    return not _is_letter(label) and regex.search(within, text, regex.IGNORECASE) is not None
 
 
 def _invented(item: object, task: Task) -> Invented | Unparsed:
