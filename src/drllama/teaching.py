@@ -197,7 +197,16 @@ def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
-def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> ImportCount:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What became of a recording."""
+
+    replies: ImportCount
+    num_unknown: int
+    """Lines whose id names no question of train or dev."""
+
+
+def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Imported:
     """Keep recorded answers, item by item, as replies to the requests that this recipe would send.
 
     Raises:
@@ -206,21 +215,19 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
     everyone = (*lesson.splits.train, *lesson.splits.dev)
     try:
         with path.open(encoding="utf-8") as lines:
-            calls = [
-                TeacherCall(request=request, reply=reply)
-                for request, reply in recorded_calls(
-                    lines,
-                    where=str(path),
-                    correspondent=_known(lesson.recipe, replies),
-                    examples=everyone,
-                    find=replies.find,
-                    task=lesson.task,
-                    recipe=lesson.recipe,
-                )
-            ]
+            recording = recorded_calls(
+                lines,
+                where=str(path),
+                correspondent=_known(lesson.recipe, replies),
+                examples=everyone,
+                find=replies.find,
+                task=lesson.task,
+                recipe=lesson.recipe,
+            )
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: can't be read ({error}); give a JSON Lines file in UTF-8") from error
-    return replies.record(calls, source=f"recorded {path.name}", created_at=datetime.now(UTC))
+    kept = replies.record(recording.calls, source=f"recorded {path.name}", created_at=datetime.now(UTC))
+    return Imported(replies=kept, num_unknown=len(recording.unknown_ids))
 
 
 def _unprobed(recipe: Recipe) -> Correspondent:

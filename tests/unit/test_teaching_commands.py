@@ -283,8 +283,41 @@ def test_a_bad_line_of_a_recording_is_named_and_nothing_is_kept(drllama, folder)
     (folder / "recorded.jsonl").write_text(json.dumps(recording(["train0"])[0]) + "\n[]\n")
     refused = drllama("replies", "import", "recorded.jsonl", "--recipe", "recipe.yaml")
     assert refused.err == ("DataError: recorded.jsonl line 2: not a JSON object with an id; mend or remove the line\n")
-    assert drllama("replies", "stats").out == "no replies are kept here yet\n"
+    assert not (folder / "runs").exists()
     assert drllama("replies", "import", "gone.jsonl", "--recipe", "recipe.yaml").code == 1
+
+
+@pytest.mark.parametrize("words", [["stats"], ["export", "out.jsonl"]])
+def test_a_store_that_isn_t_there_is_told_and_not_made(drllama, folder, words):
+    before = sorted(folder.rglob("*"))
+    told = drllama("replies", *words, "--store", "nowhere")
+    assert (told.code, told.out) == (1, "")
+    assert told.err == (
+        "StoreError: nowhere/replies.sqlite: isn't there, no reply was kept; name the folder that has it with --store\n"
+    )
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_lines_of_a_recording_that_name_no_question_are_counted(drllama, folder):
+    recipe_for(REPLAY)
+    write_lines(folder / "recorded.jsonl", recording([*EVERYONE, "elsewhere", "test0"]))
+    told = drllama("replies", "import", "recorded.jsonl", "--recipe", "recipe.yaml").out
+    assert told == (
+        "recorded.jsonl: 21 read, 21 added, 0 there already; 2 lines name no question of the recipe's train or dev\n"
+    )
+
+
+@pytest.mark.parametrize("command", [["plan"], ["preview"], ["augment", "--out", "c.jsonl"]])
+def test_shares_of_a_label_that_there_isn_t_are_refused_before_anything_is_asked(drllama, server, command):
+    live(server, more="augment: {new: {balance: {yes: 0.5, unsure: 0.5}}}\n")
+    name, *options = command
+    refused = drllama(name, "recipe.yaml", *options)
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1] == (
+        "RecipeError: augment.new.balance names unsure, not among the labels yes, no, maybe; "
+        "name labels as the task does"
+    )
+    assert all("Is ice frozen water?" in json.dumps(body) for body in server.book.bodies)  # the probe at most
 
 
 def test_replies_move_to_another_machine(drllama, folder):

@@ -230,6 +230,41 @@ def test_a_second_round_of_new_questions_asks_only_for_the_short_sources():
     assert found.spare == 1
 
 
+def test_the_same_question_again_is_no_second_item_of_its_source():
+    """The twin of a rewrite is asked for again; the one of a new question is made up for by another reply."""
+
+    def repeating(request):
+        if request.prompt == "rewrite.v1":
+            asked = "Does it  HELP?" if request.rollout == 1 else f"Does it help{'?' * (1 + request.rollout)}"
+            return json.dumps({"question": asked, "long_answer": str(request.rollout), "context": "Told."})
+        items = [{"question": f"New {request.rollout}?", "label": "no", "long_answer": "No."}] * 2
+        return json.dumps({"items": items})
+
+    settings = Augment(rewrite=Rewrite(per_item=2), new=New(per_item=2))
+    found, teacher = augmented(repeating, settings, train=TRAIN[:1])
+    assert [one.example.question for one in found.candidates] == [
+        "Does it help?",
+        "Does it help???",
+        "New 0?",
+        "New 1?",
+    ]
+    assert (found.duplicates, found.spare, found.short_of) == (1 + 2, 0, {})
+    assert len(teacher.asked) == (2 + 1) + (1 + 1)
+
+
+def test_two_sources_may_give_the_same_question():
+    found, _ = augmented(good, NEW_ONLY)
+    assert (len(found.candidates), found.duplicates) == (8, 0)
+
+
+def test_a_teacher_that_only_repeats_itself_leaves_its_sources_short():
+    same = json.dumps({"question": "Again?", "long_answer": "So.", "context": "Told."})
+    found, teacher = augmented(lambda _: same, REWRITE_ONLY)
+    assert found.short_of == {f"{one.id} rewrite": 1 for one in TRAIN}
+    assert (len(found.candidates), found.duplicates) == (4, 4 * (2 + 1 + 1) - 4)
+    assert len(teacher.asked) == found.num_requests == 16
+
+
 def test_the_number_of_rounds_is_bounded_and_what_is_short_is_told():
     def stubborn(request):
         if "treatment 1" in user_text(request).lower():
@@ -357,14 +392,14 @@ RECORDED = {
 }
 
 
-def recorded(*items, find=lambda key: None, examples=TRAIN):
+def recorded(*items, find=lambda key: None, examples=TRAIN, unknown=()):
     lines = [one if isinstance(one, str) else json.dumps(one) for one in items]
     recipe = RECIPE.model_copy(update={"augment": Augment()})
-    return list(
-        recorded_calls(
-            lines, where="r.jsonl", correspondent=WRITER, examples=examples, find=find, task=TASK, recipe=recipe
-        )
+    found = recorded_calls(
+        lines, where="r.jsonl", correspondent=WRITER, examples=examples, find=find, task=TASK, recipe=recipe
     )
+    assert found.unknown_ids == tuple(unknown)
+    return [(call.request, call.reply) for call in found.calls]
 
 
 def test_a_recording_answers_exactly_the_requests_that_the_stages_make():
@@ -390,8 +425,8 @@ def test_several_rewrites_of_an_item_are_several_draws():
     assert [request.rollout for request, _ in recorded({"id": "train0", "rewrite": two})] == [0, 1]
 
 
-def test_an_item_that_the_recipe_doesn_t_have_is_passed_over():
-    assert recorded({**RECORDED, "id": "elsewhere"}, "", "  ") == []
+def test_an_item_that_the_recipe_doesn_t_have_is_passed_over_and_told():
+    assert recorded({**RECORDED, "id": "elsewhere"}, "", "  ", {"id": 7}, unknown=["elsewhere", "7"]) == []
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from drllama.cli.app import REPLIES, STORE, Assignments, MaxCalls, MaxMinutes, MaxUsd, RecipePath, StoreFolder, app
-from drllama.errors import DataError
+from drllama.errors import DataError, StoreError
 
 replies_app = typer.Typer(no_args_is_help=True, help="Move recorded replies between machines, and count them.")
 app.add_typer(replies_app, name="replies")
@@ -104,13 +104,21 @@ def augment(
     typer.echo(augmented_text(found, out))
 
 
+def _kept_in(store: Path) -> Path:
+    """Return the file of a store that has one: a command that only reads makes none."""
+    path = store / REPLIES
+    if not path.exists():
+        raise StoreError(f"{path}: isn't there, no reply was kept; name the folder that has it with --store")
+    return path
+
+
 @replies_app.command("stats")
 def replies_stats(store: StoreFolder = STORE) -> None:
     """Count the kept replies: by teacher and template, with tokens and cost."""
     from drllama.cli.teaching_text import stats_text
     from drllama.replies import RequestStore
 
-    with RequestStore(store / REPLIES) as replies:
+    with RequestStore(_kept_in(store)) as replies:
         typer.echo(stats_text(replies.stats()))
 
 
@@ -122,7 +130,7 @@ def replies_export(
     from drllama.files import write_whole
     from drllama.replies import RequestStore
 
-    with RequestStore(store / REPLIES) as replies:
+    with RequestStore(_kept_in(store)) as replies:
         write_whole(out, "".join(replies.export_lines()))
     typer.echo(f"{out}: written")
 
@@ -142,14 +150,18 @@ def replies_import(
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
 
+    unknown = ""
     with RequestStore(store / REPLIES) as replies:
         if recipe is not None:
             lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-            count = teaching.import_recording(lesson, source, replies=replies)
+            imported = teaching.import_recording(lesson, source, replies=replies)
+            count = imported.replies
+            if imported.num_unknown:
+                unknown = f"; {imported.num_unknown} lines name no question of the recipe's train or dev"
         else:
             try:
                 with source.open(encoding="utf-8") as lines:
                     count = replies.import_lines(lines, source=f"import of {source.name}")
             except (OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{source}: can't be read ({error}); give a file that replies export wrote") from error
-    typer.echo(f"{source}: {count.read} read, {count.added} added, {count.already_there} there already")
+    typer.echo(f"{source}: {count.read} read, {count.added} added, {count.already_there} there already{unknown}")

@@ -60,7 +60,7 @@ def augmented_text(found: Augmented, out: Path) -> str:
     lines = [
         f"{len(found.candidates)} candidates from {found.num_requests} requests: {out}",
         f"unreadable: {len(found.unparsed)}; without a reply: {len(found.failed)}; spare: {found.spare}; "
-        f"sources short of what was wanted: {len(found.short_of)}",
+        f"the same question again: {found.duplicates}; sources short of what was wanted: {len(found.short_of)}",
     ]
     reasons = Counter(one.unparsed.reason for one in found.unparsed)
     reasons.update(f"{failed.kind}: {failed.message}" for failed in found.failed)

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from drllama.errors import RecipeError, TeacherFailure
 from drllama.parsing import Invented, Retold, parse_new, parse_rewrite
 from drllama.protocols import AnswerMany, Progress, Teacher
 from drllama.recipe import Augment
 from drllama.stages.correspond import Correspondent
+from drllama.text import normalise
 from drllama.types import Candidate, Example, Reply, Synthetic, Task, TeacherRequest, Unparsed
 
 
@@ -35,13 +36,15 @@ class FailedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmented:
-    """What came of asking; every reply's items are either candidates, spare, or unparsed."""
+    """What came of asking; every reply's items are either candidates, spare, duplicates, or unparsed."""
 
     candidates: tuple[Candidate, ...]
     unparsed: tuple[UnparsedReply, ...]
     failed: tuple[FailedRequest, ...]
     spare: int
     """Readable items beyond what was wanted of their source."""
+    duplicates: int
+    """Readable items whose question their source had given already by the same method; they don't count as given."""
     num_requests: int
     short_of: Mapping[str, int]
     """Sources that gave fewer items than wanted after all attempts, by id of the training example."""
@@ -67,8 +70,13 @@ class _Harvest:
 
     readable: list[list[Candidate]]
     """By order."""
-    unparsed: list[UnparsedReply]
-    failed: list[FailedRequest]
+    unparsed: list[UnparsedReply] = field(default_factory=list)
+    failed: list[FailedRequest] = field(default_factory=list)
+    questions: set[tuple[str, str, str]] = field(default_factory=set)
+    """Parent, method and normalised question of all that is readable."""
+    duplicates: int = 0
+    given: int = 0
+    """Items of all replies, readable or not; a failed request counts as one."""
 
 
 async def augment_examples(
@@ -84,14 +92,16 @@ async def augment_examples(
     """Return the candidates that a teacher wrote for the training examples, in the examples' order.
 
     Each source gets exactly what was wanted of it, or after ``max_attempts`` rounds as much as came; a round asks only
-    for the sources that are still short. What comes back doesn't depend on the order in which replies arrive.
+    for the sources that are still short, and the same question twice is one. What comes back doesn't depend on the
+    order in which replies arrive.
 
     Raises:
         TeacherFailure: no request got a reply.
-        RecipeError: new questions are wanted of training examples with answer options.
+        RecipeError: new questions are wanted of training examples with answer options, or in shares of labels that
+            there aren't.
     """
-    orders = _orders(train, settings)
-    harvest = _Harvest(readable=[[] for _ in orders], unparsed=[], failed=[])
+    orders = _orders(train, task, settings)
+    harvest = _Harvest(readable=[[] for _ in orders])
     num_requests = 0
     for attempt in range(settings.max_attempts):
         requests: dict[str, tuple[int, TeacherRequest]] = {}
@@ -113,11 +123,15 @@ async def augment_examples(
 
 def _counted(orders: Sequence[_Order], harvest: _Harvest, num_requests: int) -> Augmented:
     taken = [one for order, found in zip(orders, harvest.readable, strict=True) for one in found[: order.wanted]]
+    spare = sum(map(len, harvest.readable)) - len(taken)
+    parts = len(taken), spare, harvest.duplicates, len(harvest.unparsed), len(harvest.failed)
+    assert harvest.given == sum(parts), f"{harvest.given} items came, {parts} are told"
     return Augmented(
         candidates=tuple(taken),
         unparsed=tuple(harvest.unparsed),
         failed=tuple(harvest.failed),
-        spare=sum(map(len, harvest.readable)) - len(taken),
+        spare=spare,
+        duplicates=harvest.duplicates,
         num_requests=num_requests,
         short_of={
             f"{order.parent.id} {order.method}": order.wanted - len(found)
@@ -140,6 +154,7 @@ def _read(
     if isinstance(outcome, TeacherFailure):
         failed = FailedRequest(call=key, parent=parent.id, prompt=prompt, kind=outcome.kind, message=str(outcome))
         harvest.failed.append(failed)
+        harvest.given += 1
         return
     found: Sequence[Retold | Invented | Unparsed]
     if order.method == "rewrite":
@@ -148,10 +163,14 @@ def _read(
     else:
         items = parse_new(outcome.text, task)
         found = [items] if isinstance(items, Unparsed) else items
+    harvest.given += len(found)
     for at, item in enumerate(found):
         if isinstance(item, Unparsed):
             harvest.unparsed.append(UnparsedReply(call=key, parent=parent.id, prompt=prompt, unparsed=item))
+        elif (same := (parent.id, order.method, normalise(item.question))) in harvest.questions:
+            harvest.duplicates += 1
         else:
+            harvest.questions.add(same)
             example = example_of(item, parent, call=key, place=at)
             harvest.readable[place].append(Candidate(example=example, prompt=prompt, rollout=request.rollout))
 
@@ -184,12 +203,12 @@ def first_requests(
     """Return the requests of the first round: what a plan counts and a preview shows."""
     return [
         _request(correspondent, order, task, settings, rollout)
-        for order in _orders(train, settings)
+        for order in _orders(train, task, settings)
         for rollout in _rollouts(order, 0, 0)
     ]
 
 
-def _orders(train: Sequence[Example], settings: Augment) -> list[_Order]:
+def _orders(train: Sequence[Example], task: Task, settings: Augment) -> list[_Order]:
     wanted = {
         method: section.per_item
         for method, section in (("rewrite", settings.rewrite), ("new", settings.new))
@@ -199,6 +218,12 @@ def _orders(train: Sequence[Example], settings: Augment) -> list[_Order]:
         raise RecipeError(
             "augment.new: a new question would need answer options of its own, and no template writes them yet; "
             "set augment.new to null for questions with options"
+        )
+    strange = [label for label in (settings.new and settings.new.balance) or () if label not in task.labels]
+    if strange:
+        raise RecipeError(
+            f"augment.new.balance names {', '.join(strange)}, not among the labels {', '.join(task.labels)}; "
+            "name labels as the task does"
         )
     orders, copies = [], Counter[str]()
     for parent in train:

@@ -15,7 +15,16 @@ from drllama.parsing import Invented, Retold, parse_new, parse_rewrite
 from drllama.recipe import Augment, Recipe, Rewrite
 from drllama.stages.augment import example_of
 from drllama.stages.correspond import Correspondent
-from drllama.types import Example, Finish, Reply, Task, TeacherRequest, Unparsed
+from drllama.types import Example, Finish, Reply, Task, TeacherCall, TeacherRequest, Unparsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """What a file of recorded answers holds for these examples."""
+
+    calls: tuple[TeacherCall, ...]
+    unknown_ids: tuple[str, ...]
+    """The id of each line that names none of the examples."""
 
 
 def recorded_calls(
@@ -27,8 +36,8 @@ def recorded_calls(
     find: Callable[[str], Reply | None],
     task: Task,
     recipe: Recipe,
-) -> Iterator[tuple[TeacherRequest, Reply]]:
-    """Yield a request and its reply for each recorded answer to an item of these examples.
+) -> Recording:
+    """Return a request and its reply for each recorded answer to an item of these examples.
 
     The requests are rendered from the recipe: a changed template, temperature or item makes another key, and then the
     recording doesn't answer it.
@@ -37,6 +46,8 @@ def recorded_calls(
         DataError: a line can't be read; the message names it.
     """
     recorder = _Recorder(correspondent=correspondent, task=task, recipe=recipe, find=find)
+    calls: list[TeacherCall] = []
+    unknown: list[str] = []
     by_source_id: dict[str, list[Example]] = {}
     for example in examples:
         by_source_id.setdefault(example.origin.source_id, []).append(example)
@@ -45,16 +56,22 @@ def recorded_calls(
             continue
         try:
             item = json.loads(line)
-            named = by_source_id.get(str(item["id"]), [])
+            source_id = str(item["id"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{where} line {number}: not a JSON object with an id; mend or remove the line") from error
-        if len(named) > 1:
-            raise DataError(f"{where} line {number}: {len(named)} questions have the id {item['id']}; name them apart")
-        for example in named:
-            try:
-                yield from recorder.calls(item, example)
-            except DataError as error:
-                raise DataError(f"{where} line {number}: {error}") from error
+        match by_source_id.get(source_id, []):
+            case []:
+                unknown.append(source_id)
+            case [example]:
+                try:
+                    calls += (TeacherCall(request=one, reply=reply) for one, reply in recorder.calls(item, example))
+                except DataError as error:
+                    raise DataError(f"{where} line {number}: {error}") from error
+            case several:
+                raise DataError(
+                    f"{where} line {number}: {len(several)} questions have the id {source_id}; name them apart"
+                )
+    return Recording(calls=tuple(calls), unknown_ids=tuple(unknown))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
