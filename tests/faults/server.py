@@ -18,7 +18,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
 from http import HTTPStatus
+from pathlib import Path
 from random import Random
+from typing import Any
 
 
 class Fault(StrEnum):
@@ -73,6 +75,8 @@ class Seen:
     """Which request of the server this is, from 1; 0 where bodies aren't kept."""
     in_flight: int
     """Requests that the server holds at this moment, this one included."""
+    says: str
+    """What it is answered unless a fault is in the way."""
 
 
 Plan = Callable[[Seen], Fault]
@@ -139,14 +143,22 @@ class FaultServer:
         self,
         plan: Plan = faultless,
         *,
+        says: Callable[[Mapping[str, object]], str] | None = None,
         latency_seconds: float = 0.0,
+        jitter_seconds: float = 0.0,
         slow_seconds: float = 5.0,
         retry_after_seconds: int = 1,
         keep_bodies: bool = True,
     ) -> None:
-        """``keep_bodies=False`` remembers nothing: memory stays flat over any number of requests."""
+        """``keep_bodies=False`` remembers nothing: memory stays flat over any number of requests.
+
+        ``says`` gives the text of a reply for a request's body; without it, the reply names the body. Each reply takes
+        ``latency_seconds`` and a share of ``jitter_seconds`` that its body decides.
+        """
         self.plan = plan
+        self.says = says
         self.latency_seconds = latency_seconds
+        self.jitter_seconds = jitter_seconds
         self.slow_seconds = slow_seconds
         self.retry_after_seconds = retry_after_seconds
         self.keep_bodies = keep_bodies
@@ -250,12 +262,14 @@ class _Connection(asyncio.Protocol):
             times=times,
             number=len(book.bodies),
             in_flight=book.in_flight,
+            says=heard(sha256) if server.says is None else server.says(body),
         )
         fault = server.plan(seen)
         if server.keep_bodies:
             book.body_of[sha256] = body
             book.history.setdefault(sha256, []).append(fault)
-        delay = server.slow_seconds if fault is Fault.SLOW else server.latency_seconds
+        jitter_seconds = server.jitter_seconds * Random(f"{sha256} {times}").random() if server.jitter_seconds else 0
+        delay = server.slow_seconds if fault is Fault.SLOW else server.latency_seconds + jitter_seconds
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(delay, self._answer, fault, seen, headers)
 
@@ -306,6 +320,29 @@ def heard(sha256: str) -> str:
     return json.dumps({"heard": sha256})
 
 
+def what_was_asked_for(body: Mapping[str, Any]) -> str:
+    """Return a value of the schema that the request names, as JSON; its texts and labels are the request's own."""
+    name = messages_name(body["messages"])
+    return json.dumps(_filled(body["response_format"]["json_schema"]["schema"], name))
+
+
+def _filled(schema: Mapping[str, Any], name: str) -> object:
+    match schema:
+        case {"enum": labels}:
+            return labels[Random(name).randrange(len(labels))]
+        case {"properties": fields}:
+            return {field: _filled(inner, f"{name} {field}") for field, inner in fields.items()}
+        case {"items": item, "minItems": count}:
+            return [_filled(item, f"{name} {place}") for place in range(count)]
+        case _:
+            return f"Is it {name}?"
+
+
+def messages_name(messages: object) -> str:
+    """Return a name for a request's messages: two draws for the same messages have the same."""
+    return hashlib.sha256(json.dumps(messages, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _error(message: str, code: str | None) -> dict[str, object]:
     return {"error": {"message": message, "type": "error", "param": None, "code": code}}
 
@@ -344,7 +381,7 @@ def _more_headers(fault: Fault, retry_after_seconds: int) -> str:
 
 def _answer_to(fault: Fault, seen: Seen) -> dict[str, object]:
     """Return the JSON of a request that is answered with status 200."""
-    good = completion(seen, content=heard(seen.sha256))
+    good = completion(seen, content=seen.says)
     match fault:
         case Fault.NO_CHOICES:
             return {**good, "choices": []}
@@ -374,9 +411,13 @@ def _response(fault: Fault, seen: Seen, headers: Mapping[str, str], retry_after_
 
 
 @contextlib.contextmanager
-def apart(latency_seconds: float) -> Iterator[str]:
-    """Run a faultless server in a process of its own and give its URL: it shares no lock with the client."""
-    command = [sys.executable, __file__, "--latency", str(latency_seconds)]
+def apart(latency_seconds: float, *, jitter_seconds: float = 0.0, notes: Path | None = None) -> Iterator[str]:
+    """Run a faultless server in a process of its own and give its URL: it shares no lock with the client.
+
+    With ``notes`` it says what was asked for, and writes the name of each request's messages there, a line each.
+    """
+    command = [sys.executable, __file__, "--latency", str(latency_seconds), "--jitter", str(jitter_seconds)]
+    command += ["--notes", str(notes)] if notes else []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
@@ -388,8 +429,23 @@ def apart(latency_seconds: float) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--latency", type=float, default=0.2, help="seconds before each reply")
-    server = FaultServer(latency_seconds=parser.parse_args().latency, keep_bodies=False)
-    with contextlib.suppress(KeyboardInterrupt):
+    parser.add_argument("--jitter", type=float, default=0.0, help="up to so many seconds more")
+    parser.add_argument("--notes", type=Path, help="say what was asked for, and note each request here")
+    options = parser.parse_args()
+    notes = options.notes.open("a", buffering=1) if options.notes else None
+
+    def noted(body: Mapping[str, Any]) -> str:
+        assert notes is not None
+        notes.write(messages_name(body["messages"]) + "\n")
+        return what_was_asked_for(body)
+
+    server = FaultServer(
+        says=noted if notes else None,
+        latency_seconds=options.latency,
+        jitter_seconds=options.jitter,
+        keep_bodies=False,
+    )
+    with contextlib.suppress(KeyboardInterrupt), notes or contextlib.nullcontext():
         asyncio.run(server.serve(lambda: print(server.base_url, flush=True)))
 
 
