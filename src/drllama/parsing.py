@@ -13,7 +13,9 @@ _OPENING = regex.compile(r'\{\s*["}]')
 # Possessive: a reply of a hundred thousand spaces is looked through once.
 _MARKS = regex.compile(r"[\W_]*+")
 _LEAD = regex.compile(
-    r"(?<![\p{L}\p{N}])(?:answer|label)[\"'*_ \t]*+(?:[:：=\r\n]|is(?![\p{L}\p{N}]))[\W_]*+", regex.IGNORECASE
+    r"(?<![\p{L}\p{N}])(?:answer(?: to (?:the|this|your) question)?|label)[\"'*_ \t]*+"
+    r"(?:[:：=\r\n]|is(?![\p{L}\p{N}]))[\W_]*+",
+    regex.IGNORECASE,
 )
 _HEADING = regex.compile(r"[\W_]*+[\p{L}\p{M}]++(?: [\p{L}\p{M}]++){0,2}[*_ ]*+[:：][\W_]*+")
 _ENDED = r"""["'”’»_]*+[ \t]*+(?:$|[\r\n.,;:!?()\]*…。，、；：！？]|[-–—](?=\s))"""

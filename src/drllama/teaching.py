@@ -166,7 +166,7 @@ def teach(
             candidates=Counter(
                 one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
             ),
-            num_spare=found.spare,
+            num_spare=found.spare + found.duplicates,
             num_unparsed=len(found.unparsed),
             num_failed=len(found.failed),
             num_short=len(found.short_of),

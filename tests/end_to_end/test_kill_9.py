@@ -60,7 +60,8 @@ def test_an_augmentation_killed_twenty_times_ends_as_if_nothing_had_been(tmp_pat
         write_recipe(
             tmp_path / "recipe.yaml",
             tmp_path / "questions.jsonl",
-            more=f"teacher: {{openai-compatible: {{base_url: '{url}', model: m, max_in_flight: {IN_FLIGHT}}}}}\n",
+            more="augment: {}\n"
+            f"teacher: {{openai-compatible: {{base_url: '{url}', model: m, max_in_flight: {IN_FLIGHT}}}}}\n",
         )
         undisturbed = [
             "augment", tmp_path / "recipe.yaml", "--out", tmp_path / "whole.jsonl", "--store", tmp_path / "whole",

@@ -96,6 +96,7 @@ def test_a_context_that_wasn_t_asked_for_isn_t_taken():
         (MEDICAL, "Answer: maybe", "maybe"),
         (MEDICAL, "From the context, no harm is seen. **Answer:** Yes.", "yes"),
         (MEDICAL, "The answer is no, because maybe more would be needed.", "no"),
+        (MEDICAL, "The answer to the question is:\n\nYes, treatment 0 of", "yes"),
         (MEDICAL, "## Answer\n\nNo\n", "no"),
         (MEDICAL, "label: 'yes'", "yes"),
         (MEDICAL, "Meine Antwort: maybe.", "maybe"),

@@ -439,3 +439,11 @@ def test_the_frontier_recording_replays_as_candidates_audit_and_blind_answers(dr
     assert "The teacher is clearly better than the majority answer (accuracy 0.840 [" in audit
     augment = drllama("augment", "recipe.yaml", "--out", "candidates.jsonl").out
     assert augment.startswith("1350 candidates from 900 requests: candidates.jsonl\nunreadable: 0;")
+
+
+def test_answers_that_can_t_be_read_are_told_with_their_reasons(drllama, server):
+    live(server)
+    server.plan = lambda seen: Fault.CUT_OFF if "of dev help" in json.dumps(seen.body) else Fault.NONE
+    told = drllama("audit", "recipe.yaml", "--no-student").out
+    assert "teacher: 3 of 3 questions got no answer and count as wrong" in told
+    assert "\n  3 x a JSON object that doesn't end or is broken\n" in told

@@ -9,7 +9,7 @@ from drllama.recipe import Recipe
 from drllama.replies import StoreStats
 from drllama.stages.augment import Augmented
 from drllama.stages.plan import Plan
-from drllama.types import Audit, TeacherCall
+from drllama.types import Audit, Outcome, TeacherCall
 
 _REASONS_SHOWN = 10
 
@@ -46,7 +46,8 @@ def plan_text(plan: Plan, recipe: Recipe) -> str:
 def audit_text(audit: Audit) -> str:
     """Return an audit's table and what follows from it."""
     lines = [evaluation_table([audit.majority, *([audit.student] if audit.student else []), audit.teacher])]
-    lines += _most_frequent(audit.failures)
+    unread = Counter(one.note for one in audit.teacher.predictions if one.outcome == Outcome.UNPARSED)
+    lines += _most_frequent({**audit.failures, **unread})
     rows = [
         [one.label, str(one.support), *(f"{share.value:.3f}" for share in (one.precision, one.recall, one.f1))]
         for one in audit.teacher.per_class
