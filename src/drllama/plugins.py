@@ -85,9 +85,9 @@ def destination_of(recipe: Recipe) -> Destination | None:
     """
     if not isinstance(recipe.teacher, Endpoint):
         return None
-    endpoint = import_module("drllama.teachers.endpoint")
-    host: str = endpoint.host_of(recipe.teacher.base_url)
-    here: bool = endpoint.is_this_machine(host)
+    http = import_module("drllama.teachers.http")
+    host: str = http.host_of(recipe.teacher.base_url)
+    here: bool = http.is_this_machine(host)
     allowed = here or host.lower() in {one.lower() for one in recipe.allow_hosts}
     return Destination(host=host, is_this_machine=here, is_allowed=allowed)
 

@@ -18,7 +18,7 @@ class LlamaServer:
     """A server that is up."""
 
     base_url: str
-    """What an OpenAI client takes as ``base_url``."""
+    """What a recipe takes as ``base_url``."""
     model: str
     """The name that the server gives the model in its replies."""
     process: subprocess.Popen[str]

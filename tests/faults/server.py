@@ -44,6 +44,10 @@ class Fault(StrEnum):
     NULL_CONTENT = "null content"
     NO_USAGE = "no usage"
     """A reply that doesn't tell its tokens: not a failure."""
+    CHUNKED = "chunked"
+    """A reply in pieces without a length: not a failure."""
+    ECHOED = "echoed key"
+    """A reply that says the client's key, each character as a JSON escape: not a failure."""
     FILTERED = "finish_reason content_filter"
     FILTERED_400 = "400 content_filter"
     REFUSED = "refusal"
@@ -58,7 +62,7 @@ LOST = frozenset(
 )
 """Faults after which the server has done its work and the client has nothing."""
 
-WHOLE = frozenset({Fault.NONE, Fault.CUT_OFF, Fault.NO_USAGE})
+WHOLE = frozenset({Fault.NONE, Fault.CUT_OFF, Fault.NO_USAGE, Fault.CHUNKED, Fault.ECHOED})
 """No failure at all."""
 
 
@@ -391,6 +395,8 @@ def _answer_to(fault: Fault, seen: Seen) -> dict[str, object]:
             return {name: value for name, value in good.items() if name != "usage"}
         case Fault.CUT_OFF:
             return completion(seen, content='{"cut": "of', finish="length")
+        case Fault.ECHOED:
+            return completion(seen, content="You sent KEY.")
         case Fault.FILTERED:
             return completion(seen, content="", finish="content_filter")
         case Fault.REFUSED:
@@ -405,8 +411,16 @@ def _response(fault: Fault, seen: Seen, headers: Mapping[str, str], retry_after_
     status, answer = _REFUSALS.get(fault) or (200, _answer_to(fault, seen))
     kind = "text/html" if isinstance(answer, bytes) else "application/json"
     body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-    body = body.replace(b"KEY", headers.get("authorization", "").encode())
-    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    key = headers.get("authorization", "")
+    if fault is Fault.ECHOED:
+        key = "".join(f"\\u{ord(character):04x}" for character in key)
+    body = body.replace(b"KEY", key.encode())
+    length = f"Content-Length: {len(body)}"
+    if fault is Fault.CHUNKED:
+        length = "Transfer-Encoding: chunked"
+        pieces = (body[start : start + 100] for start in range(0, len(body), 100))
+        body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\n{length}\r\n"
     return f"{head}{_more_headers(fault, retry_after_seconds)}\r\n".encode(), body
 
 

@@ -111,13 +111,42 @@ def test_a_known_price_gives_each_reply_its_cost():
     assert reply.cost_usd == pytest.approx((reply.tokens_in * 2 + reply.tokens_out * 8) / 1e6)
 
 
-@pytest.mark.parametrize(
-    ("dialect", "sent"), [("vllm", {"repetition_penalty": 2.0}), ("llama.cpp", {"repeat_penalty": 2.0})]
-)
-def test_a_repetition_penalty_is_said_in_the_dialect_of_the_server(dialect, sent):
+PLAIN = {
+    "vllm": {"top_k": -1, "min_p": 0, "top_p": 1, "repetition_penalty": 1},
+    "llama.cpp": {
+        "samplers": ["penalties", "temperature", "top_p"],
+        "top_k": 0,
+        "min_p": 0,
+        "top_p": 1,
+        "mirostat": 0,
+        "repeat_penalty": 1,
+    },
+    "openai": {},
+    "ollama": {},
+}
+PENALTY = {
+    "vllm": {"repetition_penalty": 2.0},
+    "llama.cpp": {"repeat_penalty": 2.0, "repeat_last_n": 131_072},
+}
+
+
+def sampling_sent(dialect, **sampling):
     with FaultServer() as server:
-        ask_once(server, dialect=dialect, asked=request(endpoint=server.base_url, repetition_penalty=2.0))
-        assert sent.items() <= server.book.bodies[0].items()
+        ask_once(server, dialect=dialect, asked=request(endpoint=server.base_url, **sampling))
+        (sent,) = server.book.bodies
+    return {name: value for name, value in sent.items() if name not in {"model", "messages", "response_format"}}
+
+
+@pytest.mark.parametrize("dialect", PLAIN)
+def test_a_servers_own_cuts_are_switched_off_where_its_dialect_can_say_so(dialect):
+    assert sampling_sent(dialect) == {"temperature": 0.5, "max_tokens": 50, **PLAIN[dialect]}
+    assert sampling_sent(dialect, top_p=0.9) == {"temperature": 0.5, "max_tokens": 50, **PLAIN[dialect], "top_p": 0.9}
+
+
+@pytest.mark.parametrize("dialect", PENALTY)
+def test_a_repetition_penalty_is_said_in_the_dialect_of_the_server_and_reaches_over_all_that_was_said(dialect):
+    sent = sampling_sent(dialect, repetition_penalty=2.0)
+    assert sent == {"temperature": 0.5, "max_tokens": 50, **PLAIN[dialect], **PENALTY[dialect]}
 
 
 @pytest.mark.parametrize(("dialect", "way_out"), [("openai", "teacher.dialect"), ("ollama", "Modelfile")])
@@ -144,7 +173,9 @@ def test_this_machine_needs_no_mention(base_url):
     assert ChatEndpoint(settings(base_url)).endpoint == base_url.rstrip("/")
 
 
-@pytest.mark.parametrize("base_url", ["ftp://localhost/v1", "localhost:8000", "http:///v1"])
+@pytest.mark.parametrize(
+    "base_url", ["ftp://localhost/v1", "localhost:8000", "http:///v1", "http://localhost:80800/v1", "http://[::1/v1"]
+)
 def test_a_base_url_that_is_no_address_is_refused(base_url):
     with pytest.raises(RecipeError, match="is not an address such as"):
         ChatEndpoint(settings(base_url))
@@ -216,6 +247,12 @@ def test_a_reply_that_was_cut_off_is_a_reply_and_says_so():
     assert (reply.text, reply.finish) == ('{"cut": "of', Finish.LENGTH)
 
 
+def test_a_reply_in_pieces_is_read_whole():
+    with FaultServer(always(Fault.CHUNKED)) as server:
+        reply = ask_once(server)
+        assert reply.text == heard(next(iter(server.book.received)))
+
+
 def test_token_counts_that_the_server_does_not_tell_are_unknown_and_so_is_the_cost():
     with FaultServer(always(Fault.NO_USAGE)) as server:
         reply = ask_once(server, usd_per_million_tokens=(1.0, 1.0))
@@ -280,7 +317,8 @@ def test_the_key_is_sent_and_stands_nowhere_else(fault, monkeypatch, caplog):
             except TeacherFailure as failure:
                 told.append(everything_about(failure))
                 assert failure.__cause__ is None and failure.__context__ is None
-            told.extend([repr(teacher), repr(vars(teacher)), repr(vars(teacher._client))])
+            client = teacher._client
+            told.extend(map(repr, [teacher, vars(teacher), client, vars(client), client._session.headers]))
 
     with FaultServer(always(fault)) as server:
         asyncio.run(main(server.base_url))
@@ -288,7 +326,6 @@ def test_the_key_is_sent_and_stands_nowhere_else(fault, monkeypatch, caplog):
         assert KEY not in json.dumps(server.book.bodies)
     kept = [str(vars(one) if isinstance(one, TeacherFailure) else one) for one in shelf.attempts[request().key]]
     assert KEY not in "\n".join([*told, *kept, *map(str, shelf.attempts.values()), caplog.text])
-    assert (fault is Fault.NONE) or told
 
 
 def test_the_key_is_read_for_each_request_and_a_local_server_needs_none(monkeypatch):
@@ -305,6 +342,33 @@ def test_the_key_is_read_for_each_request_and_a_local_server_needs_none(monkeypa
         headers = server.book.headers
     assert [one.get("authorization") for one in headers] == [None, "Bearer first", "Bearer second"]
     assert not any("openai-organization" in one for one in headers)
+
+
+def test_openais_key_goes_to_openai_alone_unless_it_is_named(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with FaultServer() as server:
+        assert isinstance(ask_once(server, api_key_env=None), Reply)
+        assert "authorization" not in server.book.headers[0]
+        ask_once(server, api_key_env="OPENAI_API_KEY")
+        assert server.book.headers[1]["authorization"] == f"Bearer {KEY}"
+    with pytest.raises(RecipeError, match=r"no key is named for a\.example: set teacher\.api_key_env"):
+        ChatEndpoint(settings("https://a.example/v1", api_key_env=None), allow_hosts=["a.example"])
+    ours = ChatEndpoint(settings("https://api.openai.com/v1", api_key_env=None), allow_hosts=["api.openai.com"])
+    assert ours._client.key_variable == "OPENAI_API_KEY"
+
+
+def test_a_server_of_this_machine_that_wants_a_key_after_all_is_told_how_to_get_one():
+    with FaultServer(always(Fault.AUTH)) as server:
+        failure = ask_once(server, api_key_env=None)
+    assert failure.kind == FailureKind.AUTH
+    assert "wants a key (HTTP 401); name the environment variable that holds it in teacher.api_key_env" in str(failure)
+
+
+@pytest.mark.parametrize(("key", "cut_out"), [(KEY, "***"), ("none", "none")])
+def test_a_key_is_cut_out_of_replies_however_json_spells_it_but_a_mere_word_is_not(key, cut_out, monkeypatch):
+    monkeypatch.setenv("TEACHER_KEY", key)
+    with FaultServer(always(Fault.ECHOED)) as server:
+        assert ask_once(server).text == f"You sent Bearer {cut_out}."
 
 
 @pytest.mark.parametrize(("key", "says"), [(None, "isn't set"), ("ключ", "characters that no key has")])

@@ -94,7 +94,9 @@ def recipe_for(teacher, more=""):
 
 def live(server, more="", **settings):
     shown = "".join(f", {name}: {value}" for name, value in settings.items())
-    recipe_for(f"{{openai-compatible: {{base_url: '{server.base_url}', model: m{shown}}}}}", more)
+    recipe_for(
+        f"{{openai-compatible: {{base_url: '{server.base_url}', model: m, api_key_env: OPENAI_API_KEY{shown}}}}}", more
+    )
 
 
 def sent(server):

@@ -30,6 +30,7 @@ from drllama.recipe.sections import (
 from drllama.recipe.teaching import (
     Audit,
     Augment,
+    Dialect,
     Endpoint,
     LocalTeacher,
     New,
@@ -43,6 +44,7 @@ __all__ = [
     "Augment",
     "Columns",
     "CsvFiles",
+    "Dialect",
     "Endpoint",
     "Evaluate",
     "Finetune",

@@ -10,6 +10,7 @@ from drllama.types import ArmName
 
 # Thirds written with two digits add up to 0.99.
 _LARGEST_ROUNDING = 0.015
+Dialect = Literal["openai", "vllm", "llama.cpp", "ollama"]
 
 
 class Endpoint(Section):
@@ -20,10 +21,11 @@ class Endpoint(Section):
     """Where requests go; the host must stand in ``allow_hosts``, unless it is this machine."""
     model: str
     """The model's name at the server."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; a local server may need none."""
-    dialect: Literal["openai", "vllm", "llama.cpp", "ollama"] = "openai"
-    """Which settings beyond OpenAI's own the server knows, such as a repetition penalty."""
+    api_key_env: str | None = None
+    """The environment variable that holds the key; null: OPENAI_API_KEY for api.openai.com, none for this machine."""
+    dialect: Dialect = "openai"
+    """Which settings beyond OpenAI's own the server knows. vllm and llama.cpp are sent a repetition penalty, and their
+    own or the model's cuts (top_k, min_p) are switched off; ollama takes neither: those of its Modelfile hold."""
     timeout_seconds: Real = Field(120, gt=0)
     """One request's longest time."""
     max_in_flight: Whole = Field(16, ge=1)

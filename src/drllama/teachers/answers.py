@@ -73,11 +73,27 @@ def _usage(answer: object) -> tuple[int | None, int | None]:
             return None, None
 
 
-def failure_of(refusal: Refusal, *, who: str, key_env: str, now: datetime) -> TeacherFailure:
-    """Return the failure that an answer with an error status stands for."""
+def refusal_of(status: int, headers: Mapping[str, str], raw: bytes) -> Refusal:
+    """Return an answer with an error status as it can be read; header names are in lower case."""
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        body = raw.decode("utf-8", "replace")
+    if isinstance(body, dict):
+        body = body.get("error", body)
+    return Refusal(status=status, headers=headers, body=body)
+
+
+def failure_of(refusal: Refusal, *, who: str, key_env: str | None, now: datetime) -> TeacherFailure:
+    """Return the failure that an answer with an error status stands for; ``key_env`` None: no key was sent."""
     status, code = refusal.status, _code(refusal.body)
     said = f"{who} answered {status}: {_message(refusal.body)}"
     wait_seconds = retry_after_seconds(refusal.headers, now)
+    if status in {401, 403} and key_env is None:
+        return _failure(
+            FailureKind.AUTH,
+            f"{who} wants a key (HTTP {status}); name the environment variable that holds it in teacher.api_key_env",
+        )
     if status in {401, 403}:
         # The server's own words are left out: they may quote the key.
         return _failure(
