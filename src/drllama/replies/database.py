@@ -42,6 +42,29 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX attempts_by_key ON attempts (key)",
         "CREATE UNIQUE INDEX one_chosen_reply ON attempts (key) WHERE chosen",
     ),
+    (
+        """CREATE TABLE batches (
+            number INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            endpoint TEXT NOT NULL,
+            server_id TEXT,
+            state TEXT NOT NULL,
+            num_requests INTEGER NOT NULL,
+            num_replies INTEGER NOT NULL DEFAULT 0,
+            num_failures INTEGER NOT NULL DEFAULT 0,
+            num_strays INTEGER NOT NULL DEFAULT 0,
+            created_at TEXT NOT NULL,
+            sent_at TEXT
+        )""",
+        # Only what is out now: a request leaves with its attempt, so no request is in two batches at once.
+        """CREATE TABLE batch_requests (
+            number INTEGER PRIMARY KEY,
+            batch TEXT NOT NULL REFERENCES batches (id),
+            key TEXT NOT NULL UNIQUE,
+            request TEXT NOT NULL
+        )""",
+        "CREATE INDEX requests_by_batch ON batch_requests (batch, number)",
+    ),
 )
 
 _WAYS_OUT = {

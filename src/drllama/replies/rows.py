@@ -21,6 +21,9 @@ from drllama.errors import DataError, TeacherFailure
 from drllama.types import FailureKind, Finish, Message, Reply, ReplyForm, Sampling, TeacherCall, TeacherRequest
 
 LIVE = "live"
+BATCH = "batch"
+ASKED_HERE = frozenset({LIVE, BATCH})
+"""Labels of what this store asked itself; elsewhere such rows take the label of the import."""
 _LINE_FORMAT = 1
 _BIGGEST_INTEGER = 2**63 - 1
 
@@ -49,7 +52,7 @@ class Attempt:
     created_at: str
     """UTC, ISO 8601."""
     source: str
-    """``live``: this store asked; else the name of the recording or import that it came with."""
+    """``live`` or ``batch``: this store asked; else the name of the recording or import that it came with."""
     chosen: bool
     """Whether this is the reply that ``find`` returns for its key."""
 
@@ -73,9 +76,9 @@ def row_of(
         "prompt": request.prompt,
         "prompt_sha256": request.prompt_sha256,
         "rollout": request.rollout,
-        "request": _json(request),
-        "reply": _json(reply) if reply else None,
-        "failure": _json(failure) if failure else None,
+        "request": json_of(request),
+        "reply": json_of(reply) if reply else None,
+        "failure": json_of(failure) if failure else None,
         "finish": reply.finish if reply else None,
         "failure_kind": failure.kind if failure else None,
         "tokens_in": reply.tokens_in if reply else None,
@@ -93,7 +96,7 @@ def row_of(
 
 def recorded_row(call: TeacherCall, *, created_at: str, source: str) -> Row:
     """Return the row of a reply that was written down elsewhere; its name comes from its content."""
-    content = _json([call, source])
+    content = json_of([call, source])
     name = hashlib.sha256(content.encode()).hexdigest()[:32]
     return row_of(call.request, call.reply, row_id=name, created_at=created_at, source=source)
 
@@ -102,7 +105,7 @@ def attempt_of(row: sqlite3.Row) -> Attempt:
     """Return the attempt that a row of the store tells of."""
     return Attempt(
         id=row["id"],
-        request=_request_from(row["request"]),
+        request=request_from(row["request"]),
         outcome=reply_of(row) if row["reply"] else _failure_from(row["failure"]),
         created_at=row["created_at"],
         source=row["source"],
@@ -117,20 +120,20 @@ def reply_of(row: sqlite3.Row) -> Reply:
 
 def call_of(row: sqlite3.Row) -> TeacherCall:
     """Return the request and the reply in a row of the store."""
-    return TeacherCall(request=_request_from(row["request"]), reply=reply_of(row))
+    return TeacherCall(request=request_from(row["request"]), reply=reply_of(row))
 
 
 def line_of(row: sqlite3.Row) -> str:
     """Return a row of the store as one line of JSON, with its line break."""
     named = {name: row[name] for name in ("id", "key", "created_at", "source")}
-    start = _json({"format": _LINE_FORMAT, **named}).removesuffix("}")
+    start = json_of({"format": _LINE_FORMAT, **named}).removesuffix("}")
     # The texts are JSON already; reading and writing them again would cost time and change nothing.
     outcome = f'"reply":{row["reply"]}' if row["reply"] else f'"failure":{row["failure"]}'
     return f'{start},"request":{row["request"]},{outcome}}}\n'
 
 
 def parsed_lines(lines: Iterable[str], source: str) -> Iterator[Row]:
-    """Yield the row of each line; rows that were ``live`` elsewhere are labelled with this source.
+    """Yield the row of each line; rows that were asked for elsewhere are labelled with this source.
 
     Raises:
         DataError: a line isn't one of an export; the message names source and line.
@@ -156,7 +159,8 @@ def utc_text(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _request_from(text: str) -> TeacherRequest:
+def request_from(text: str) -> TeacherRequest:
+    """Return the request in a column of the store."""
     fields = _fields_of(TeacherRequest, text)
     for one in fields["messages"]:
         _check_names(Message, one)
@@ -174,6 +178,12 @@ def _reply_from(text: str) -> Reply:
 def _failure_from(text: str) -> Failure:
     fields = _fields_of(Failure, text, free_text="message")
     return Failure(**fields | {"kind": FailureKind(fields["kind"])})
+
+
+def failure_of_text(text: str) -> TeacherFailure:
+    """Return the failure in a column of the store, as it was raised."""
+    failure = _failure_from(text)
+    return TeacherFailure(failure.message, kind=failure.kind, retry_after_seconds=failure.retry_after_seconds)
 
 
 def _failure_of(failure: TeacherFailure) -> Failure:
@@ -196,11 +206,11 @@ def _row_from(line: str, source: str) -> Row:
             **rest,
         } if re.fullmatch("[0-9a-f]{32}", row_id) and origin:
             row = row_of(
-                _request_from(_json(request)),
+                request_from(json_of(request)),
                 _outcome_from(rest),
                 row_id=row_id,
                 created_at=_utc_from(created_at),
-                source=source if origin == LIVE else origin,
+                source=source if origin in ASKED_HERE else origin,
             )
         case _:
             raise DataError("isn't an attempt with format, id, key, created_at, source, request, and reply or failure")
@@ -212,9 +222,9 @@ def _row_from(line: str, source: str) -> Row:
 def _outcome_from(fields: Mapping[object, object]) -> Reply | Failure:
     match fields:
         case {"reply": dict(reply)} if len(fields) == 1:
-            return _reply_from(_json(reply))
+            return _reply_from(json_of(reply))
         case {"failure": dict(failure)} if len(fields) == 1:
-            return _failure_from(_json(failure))
+            return _failure_from(json_of(failure))
     raise DataError(f"needs a reply or a failure beside the request, has {', '.join(map(repr, fields)) or 'neither'}")
 
 
@@ -249,7 +259,8 @@ def _plain(value: object) -> object:
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_plain)
 
 
-def _json(value: object) -> str:
+def json_of(value: object) -> str:
+    """Return a value's JSON as it is stored, on one line, its fields in their own order."""
     try:
         return _ENCODER.encode(value)
     except ValueError as error:
@@ -276,7 +287,7 @@ def _fields_of(kind: type, text: str, *, free_text: str | None = None) -> _Field
     _check_names(kind, fields)
     # The checker refuses half a surrogate pair, which a server may well send, so this text goes around it.
     if isinstance(fields.get(free_text), str):
-        text = _json(fields | {free_text: ""})
+        text = json_of(fields | {free_text: ""})
     try:
         _checker(kind).validate_json(text, strict=True)
     except ValidationError as error:

@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 from drllama.errors import StoreError, TeacherFailure
 from drllama.replies.database import connect, errors_told, transaction
 from drllama.replies.rows import (
+    ASKED_HERE,
     LIVE,
     Attempt,
     Row,
@@ -31,7 +32,7 @@ from drllama.types import FailureKind, Reply, TeacherCall, TeacherRequest
 T = TypeVar("T")
 _BATCH = 200
 
-_INSERT = """
+INSERT_ATTEMPT = """
     INSERT INTO attempts (
         id, key, endpoint, model, prompt, prompt_sha256, rollout, request, reply, failure, finish, failure_kind,
         tokens_in, tokens_out, cost_usd, seconds, created_at, source, chosen
@@ -102,7 +103,7 @@ class RequestStore:
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime] = _utc_now, busy_seconds: float = 30) -> None:
         self.path = path.absolute()
-        self._clock = clock
+        self.clock = clock
         self._busy_seconds = busy_seconds
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.RLock()
@@ -164,7 +165,7 @@ class RequestStore:
         Raises:
             StoreError: the file can't be written to.
         """
-        created_at = utc_text(self._clock())
+        created_at = utc_text(self.clock())
         self._insert(
             [
                 row_of(request, outcome, row_id=uuid.uuid4().hex, created_at=created_at, source=LIVE)
@@ -178,7 +179,7 @@ class RequestStore:
         ``created_at`` is when they were written, in any time zone; the same reply with another date is the same.
 
         Raises:
-            StoreError: the file can't be written to, or the source is called ``live``.
+            StoreError: the file can't be written to, or the source is called ``live`` or ``batch``.
         """
         when = utc_text(created_at)
         return self._add((recorded_row(call, created_at=when, source=source) for call in calls), source)
@@ -199,12 +200,12 @@ class RequestStore:
     def import_lines(self, lines: Iterable[str], *, source: str) -> ImportCount:
         """Add the attempts of an export that aren't here yet.
 
-        Rows that were ``live`` where they came from are labelled ``source``; recordings keep their label. Lines are
+        Rows that were asked for where they came from are labelled ``source``; recordings keep their label. Lines are
         added in groups: after an error or a kill, import the same file again and only the rest is added.
 
         Raises:
             DataError: a line isn't one of an export; the message names source and line.
-            StoreError: the file can't be written to, or the source is called ``live``.
+            StoreError: the file can't be written to, or the source is called ``live`` or ``batch``.
         """
         return self._add(parsed_lines(lines, source), source)
 
@@ -215,7 +216,7 @@ class RequestStore:
             StoreError: the file can't be read.
         """
         groups = "endpoint, model, prompt, source"
-        with self._using() as connection, transaction(connection, "DEFERRED"):
+        with self.using() as connection, transaction(connection, "DEFERRED"):
             totals = connection.execute(
                 f"""SELECT {groups}, count(*) AS attempts, count(reply) AS replies,
                     coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_out), 0) AS tokens_out,
@@ -235,7 +236,7 @@ class RequestStore:
         return StoreStats(rows=tuple(Asked(**dict(row), failures=failures.get(tuple(row)[:4], {})) for row in totals))
 
     def _add(self, rows: Iterator[Row], source: str) -> ImportCount:
-        if source == LIVE or not source:
+        if source in ASKED_HERE or not source:
             raise StoreError(f"{self.path}: recorded replies can't be labelled '{source}'; name where they come from")
         read = added = 0
         while batch := list(islice(rows, _BATCH)):
@@ -245,15 +246,20 @@ class RequestStore:
 
     def _insert(self, rows: list[Row]) -> int:
         """Return how many of the rows were not there yet."""
-        with self._using() as connection, transaction(connection, "IMMEDIATE"):
-            return sum(connection.execute(_INSERT, row).rowcount for row in rows)
+        with self.using() as connection, transaction(connection, "IMMEDIATE"):
+            return sum(connection.execute(INSERT_ATTEMPT, row).rowcount for row in rows)
 
     def _select(self, query: str, key: str, read: Callable[[sqlite3.Row], T]) -> list[T]:
-        with self._using() as connection:
+        with self.using() as connection:
             return [read(row) for row in connection.execute(query, (key,)).fetchall()]
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def using(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to one thread at a time; for the modules beside this one.
+
+        Raises:
+            StoreError: the file can't be read or written to.
+        """
         with self._lock, errors_told(self.path):
             if self._connection is None:
                 self._connection = connect(self.path, busy_seconds=self._busy_seconds)

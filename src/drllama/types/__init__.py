@@ -12,6 +12,7 @@ from drllama.types.answers import (
     Prediction,
     ReliabilityBin,
 )
+from drllama.types.batches import BatchRecord, OpenBatch
 from drllama.types.questions import (
     Example,
     Label,
@@ -50,6 +51,7 @@ __all__ = [
     "Arm",
     "ArmName",
     "Audit",
+    "BatchRecord",
     "Candidate",
     "ClassScores",
     "Comparison",
@@ -62,6 +64,7 @@ __all__ = [
     "Finish",
     "Label",
     "Message",
+    "OpenBatch",
     "Origin",
     "Original",
     "Outcome",
