@@ -7,6 +7,7 @@ DrLlamaError
 ├── MissingExtra   a package that this command needs isn't installed
 ├── OverlapError   a student would be scored on questions that it was trained on
 ├── StoreError     a result can't be written or read
+├── BatchPending   requests are out in a batch; the same command comes back for them
 ├── BudgetSpent    the next request would pass a limit of money, calls or time
 └── TeacherFailure a request to a large model got no reply; its kind says what may help
 """
@@ -57,6 +58,10 @@ class TeacherFailure(DrLlamaError):
         # An exception is copied by calling its class with its args alone, which would forget the kind.
         remade = partial(type(self), kind=self.kind, retry_after_seconds=self.retry_after_seconds)
         return remade, self.args
+
+
+class BatchPending(DrLlamaError):
+    """Requests are out at a server as a batch; the same command, later, comes back for the replies."""
 
 
 class BudgetSpent(DrLlamaError):

@@ -20,7 +20,10 @@ from enum import StrEnum
 from http import HTTPStatus
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from faults.batches import Desk
 
 
 class Fault(StrEnum):
@@ -153,12 +156,14 @@ class FaultServer:
         slow_seconds: float = 5.0,
         retry_after_seconds: int = 1,
         keep_bodies: bool = True,
+        desk: "Desk | None" = None,
     ) -> None:
         """``keep_bodies=False`` remembers nothing: memory stays flat over any number of requests.
 
         ``says`` gives the text of a reply for a request's body; without it, the reply names the body. Each reply takes
         ``latency_seconds`` and a share of ``jitter_seconds`` that its body decides.
         """
+        self.desk = desk
         self.plan = plan
         self.says = says
         self.latency_seconds = latency_seconds
@@ -188,6 +193,21 @@ class FaultServer:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive(), "the fault server did not stop"
+
+    def carry_out(self, raw: bytes) -> tuple[int, bytes]:
+        """Return status and body of the answer to a request that came as a line of a batch."""
+        book, sha256 = self.book, hashlib.sha256(raw).hexdigest()
+        book.received[sha256] += 1
+        book.bodies.append(json.loads(raw))
+        seen = Seen(
+            sha256=sha256, body=book.bodies[-1], times=book.received[sha256], number=len(book.bodies), in_flight=0
+        )
+        fault = self.plan(seen)
+        book.body_of[sha256] = seen.body
+        book.history.setdefault(sha256, []).append(fault)
+        (book.lost if fault in LOST else book.answered)[sha256] += fault in LOST | WHOLE
+        status, answer = _REFUSALS.get(fault) or (200, _answer_to(fault, seen))
+        return status, answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     async def serve(self, ready: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -244,7 +264,23 @@ class _Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self._buffer = rest[length:]
-        self._take(headers, rest[:length])
+        method, path, _ = lines[0].split(" ")
+        if self._server.desk is not None and path.startswith(("/v1/files", "/v1/batches")):
+            self._at_desk(self._server.desk, method, path, headers, rest[:length])
+        else:
+            self._take(headers, rest[:length])
+
+    def _at_desk(self, desk: "Desk", method: str, path: str, headers: Mapping[str, str], raw: bytes) -> None:
+        assert self._transport is not None
+        self._server.book.headers.append(headers)
+        answer = desk.answer(method, path, headers.get("content-type", ""), raw, self._server.carry_out)
+        if answer is None:
+            self._transport.abort()
+            return
+        status, body = answer
+        if status:  # 0: the client waits for ever
+            head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Length: {len(body)}\r\n\r\n"
+            self._transport.write(head.encode() + body)
 
     def _take(self, headers: Mapping[str, str], raw: bytes) -> None:
         book, server = self._server.book, self._server

@@ -30,8 +30,21 @@ def most_tokens_in(request: TeacherRequest) -> int:
     return said + schema + TOKENS_ADDED_BY_TEMPLATE
 
 
+def nano_usd(tokens_in: int, tokens_out: int, usd_per_million_tokens: tuple[float, float]) -> int:
+    """Return what so many tokens cost, in billionths of a dollar, rounded up."""
+    price_in, price_out = usd_per_million_tokens
+    return math.ceil((tokens_in * price_in + tokens_out * price_out) * (_NANO // 1_000_000))
+
+
+def worst_nano_usd(request: TeacherRequest, usd_per_million_tokens: tuple[float, float]) -> int:
+    """Return what a request can't cost more than, in billionths of a dollar."""
+    return nano_usd(most_tokens_in(request), request.sampling.max_tokens, usd_per_million_tokens)
+
+
 @dataclass(frozen=True, slots=True)
-class _Reservation:
+class Reservation:
+    """Money set aside for one request."""
+
     nano_usd: int
 
 
@@ -73,7 +86,7 @@ class Ledger:
         """Money set aside for requests on their way."""
         return self._reserved / _NANO
 
-    async def reserve(self, nano_usd: int) -> _Reservation:
+    async def reserve(self, nano_usd: int) -> Reservation:
         """Return once one call and this much money are set aside for a request.
 
         Where money is only set aside by others and may come back, this waits until they are through.
@@ -83,16 +96,30 @@ class Ledger:
         """
         while (reason := self._refusal(nano_usd)) is None:
             if self.max_usd is None or self._spent + self._reserved + nano_usd <= round(self.max_usd * _NANO):
-                self.calls += 1
-                self._reserved += nano_usd
-                return _Reservation(nano_usd)
+                return self.count(nano_usd)
             # A future of the running loop, made when needed: the ledger outlives the loop of one stage.
             if self._settled is None or self._settled.done():
                 self._settled = asyncio.get_running_loop().create_future()
             await asyncio.wait({self._settled})
         raise BudgetSpent(reason)
 
-    def settle(self, reservation: _Reservation, nano_usd: int | None) -> None:
+    def reserve_now(self, nano_usd: int) -> Reservation:
+        """Set aside one call and this much money without waiting for what others may give back.
+
+        Raises:
+            BudgetSpent: beside what is set aside already, the request can't be sent within the limits.
+        """
+        if (reason := self._refusal(nano_usd, beside=self._reserved)) is not None:
+            raise BudgetSpent(reason)
+        return self.count(nano_usd)
+
+    def count(self, nano_usd: int) -> Reservation:
+        """Set aside one call and this much money, limit or not: an earlier command sent the request."""
+        self.calls += 1
+        self._reserved += nano_usd
+        return Reservation(nano_usd)
+
+    def settle(self, reservation: Reservation, nano_usd: int | None) -> None:
         """Replace what was set aside by what was spent; None: nobody knows, so all of it counts as spent."""
         self._reserved -= reservation.nano_usd
         self._spent += reservation.nano_usd if nano_usd is None else nano_usd
@@ -101,7 +128,7 @@ class Ledger:
             self._uncertain_calls += 1
         self._tell()
 
-    def give_back(self, reservation: _Reservation) -> None:
+    def give_back(self, reservation: Reservation) -> None:
         """Undo a reservation for a request that was never sent."""
         self._reserved -= reservation.nano_usd
         self.calls -= 1
@@ -111,7 +138,7 @@ class Ledger:
         if self._settled is not None and not self._settled.done():
             self._settled.set_result(None)
 
-    def _refusal(self, nano_usd: int) -> str | None:
+    def _refusal(self, nano_usd: int, *, beside: int = 0) -> str | None:
         if self._max_calls == 0:
             return (
                 "max_calls 0 allows no request, and not all that is asked is kept yet; drllama plan says what it "
@@ -121,7 +148,7 @@ class Ledger:
             return self._line(f"max_calls {self._max_calls}", "--max-calls")
         if self._max_minutes is not None and self._clock() - self._started >= self._max_minutes * 60:
             return self._line(f"max_minutes {self._max_minutes:g}", "--max-minutes")
-        if self.max_usd is not None and self._spent + nano_usd > round(self.max_usd * _NANO):
+        if self.max_usd is not None and self._spent + beside + nano_usd > round(self.max_usd * _NANO):
             return self._line(
                 f"max_usd {self.max_usd:g} (the next request may cost {nano_usd / _NANO:.6f})", "--max-usd"
             )
@@ -174,14 +201,13 @@ class Budgeted:
             BudgetSpent: nothing was sent.
             TeacherFailure: there is no reply; it may have cost something all the same.
         """
-        worst = self._nano_usd(most_tokens_in(request), request.sampling.max_tokens)
-        reservation = await self._ledger.reserve(worst)
+        reservation = await self._ledger.reserve(worst_nano_usd(request, self._prices))
         spent: int | None = None
         sent = True
         try:
             reply = await self._teacher.ask(request)
             if reply.tokens_in is not None and reply.tokens_out is not None:
-                spent = self._nano_usd(reply.tokens_in, reply.tokens_out)
+                spent = nano_usd(reply.tokens_in, reply.tokens_out, self._prices)
         except TeacherFailure as failure:
             spent = 0 if failure.kind in UNBILLED else None
             raise
@@ -194,6 +220,3 @@ class Budgeted:
             else:
                 self._ledger.give_back(reservation)
         return reply
-
-    def _nano_usd(self, tokens_in: int, tokens_out: int) -> int:
-        return math.ceil((tokens_in * self._prices[0] + tokens_out * self._prices[1]) * (_NANO // 1_000_000))

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from random import Random
-from typing import assert_never, final
+from typing import TypeVar, assert_never, final
 
 from drllama.errors import TeacherFailure
 from drllama.ids import derive_seed
 from drllama.protocols import Teacher
 from drllama.types import FailureKind, Reply, TeacherRequest
 
+T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[object]]
 
 STOPS_EVERYTHING = frozenset({FailureKind.AUTH, FailureKind.QUOTA})
@@ -46,6 +47,35 @@ def policy_for(kind: FailureKind) -> Policy:
             assert_never(other)
 
 
+async def retried(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    name: str,
+    seed: int,
+    sleep: Sleep,
+    again_after: Collection[FailureKind] = frozenset(FailureKind),
+) -> T:
+    """Return what the first attempt gives that doesn't fail; ``name`` and seed fix how long each wait is.
+
+    Raises:
+        TeacherFailure: the last attempt's failure, with the number of attempts.
+    """
+    failures: Counter[FailureKind] = Counter()
+    while True:
+        try:
+            return await attempt()
+        except TeacherFailure as failure:
+            kind = FailureKind(failure.kind)
+            failures[kind] += 1
+            if kind not in again_after or failures[kind] >= policy_for(kind).attempts:
+                raise _last(failure, failures.total()) from None
+            policy, told_seconds = policy_for(kind), failure.retry_after_seconds or 0.0
+        longest = min(policy.longest_wait_seconds, policy.first_wait_seconds * 2 ** (failures[kind] - 1))
+        # Jitter over the whole range: requests that failed together don't come back together.
+        jitter = Random(derive_seed(seed, "retry", name, failures.total())).uniform(0, longest)
+        await sleep(told_seconds + jitter)
+
+
 @final
 class Retried:
     """A teacher that is asked again where that may help, a bounded number of times for each kind of failure.
@@ -69,26 +99,7 @@ class Retried:
         Raises:
             TeacherFailure: the last attempt's failure, with the number of attempts.
         """
-        failures: Counter[FailureKind] = Counter()
-        while True:
-            try:
-                return await self._teacher.ask(request)
-            except TeacherFailure as failure:
-                kind = FailureKind(failure.kind)
-                failures[kind] += 1
-                if failures[kind] >= policy_for(kind).attempts:
-                    raise _last(failure, failures.total()) from None
-                seconds = self._wait_seconds(request, kind, failures, failure.retry_after_seconds)
-            await self._sleep(seconds)
-
-    def _wait_seconds(
-        self, request: TeacherRequest, kind: FailureKind, failures: Counter[FailureKind], told_seconds: float | None
-    ) -> float:
-        policy = policy_for(kind)
-        longest = min(policy.longest_wait_seconds, policy.first_wait_seconds * 2 ** (failures[kind] - 1))
-        # Jitter over the whole range: requests that failed together don't come back together.
-        jitter = Random(derive_seed(self._seed, "retry", request.key, failures.total())).uniform(0, longest)
-        return (told_seconds or 0.0) + jitter
+        return await retried(lambda: self._teacher.ask(request), name=request.key, seed=self._seed, sleep=self._sleep)
 
 
 def _last(failure: TeacherFailure, attempts: int) -> TeacherFailure:
