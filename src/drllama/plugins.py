@@ -4,18 +4,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from drllama.errors import MissingExtra, RecipeError
-from drllama.protocols import AnswerMany, Replies, Source, Teacher
+from drllama.protocols import AnswerMany, Source, Teacher
 from drllama.protocols import Student as StudentProtocol
 from drllama.recipe import Endpoint, LocalTeacher, PubMedQADemo, Recipe, Recorded, Student
+from drllama.replies import BatchBook, RequestStore
 from drllama.sources.tasks import task_of
 from drllama.stages.plan import Destination, Price
 from drllama.types import Task
+
+if TYPE_CHECKING:
+    from drllama.teachers import Ledger
 
 SOURCES = {
     "pubmedqa": "drllama.sources.pubmedqa:PubMedQASource",
@@ -60,21 +64,41 @@ def make_source(recipe: Recipe) -> Source:
 
 
 def price_of(recipe: Recipe) -> Price | None:
-    """Return what the recipe's teacher costs: the recipe's own word, else the dated table's, else None: unknown."""
+    """Return what the recipe's teacher costs: the recipe's own word, else the dated table's, else None: unknown.
+
+    In batches it is a share of that.
+    """
     match recipe.teacher:
-        case Endpoint(usd_per_million_tokens=(tokens_in, tokens_out)):
-            return Price(usd_per_million_in=tokens_in, usd_per_million_out=tokens_out, source="the recipe")
-        case Endpoint(base_url=base_url, model=model):
+        case Endpoint(usd_per_million_tokens=(tokens_in, tokens_out)) as settings:
+            return _price(tokens_in, tokens_out, "the recipe", settings)
+        case Endpoint(base_url=base_url, model=model) as settings:
             found = yaml.safe_load(_PRICES.read_text(encoding="utf-8")).get(urlsplit(base_url).hostname, {}).get(model)
             if found is None:
                 return None
             tokens_in, tokens_out = found["price"]
-            source = f"price table, seen {found['seen']}"
-            return Price(usd_per_million_in=tokens_in, usd_per_million_out=tokens_out, source=source)
+            return _price(tokens_in, tokens_out, f"price table, seen {found['seen']}", settings)
         case LocalTeacher() | Recorded():
             return Price(usd_per_million_in=0, usd_per_million_out=0, source="nobody is paid")
         case None:
             return None
+
+
+def _price(tokens_in: float, tokens_out: float, source: str, settings: Endpoint) -> Price:
+    if not settings.batch:
+        return Price(usd_per_million_in=tokens_in, usd_per_million_out=tokens_out, source=source)
+    share = settings.batch_price_share
+    return Price(
+        usd_per_million_in=tokens_in * share,
+        usd_per_million_out=tokens_out * share,
+        source=f"{source}, times {share:g} in batches",
+    )
+
+
+def asked_live(recipe: Recipe) -> Recipe:
+    """Return the recipe with a teacher that is asked live, not in batches."""
+    if not isinstance(recipe.teacher, Endpoint):
+        return recipe
+    return recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"batch": False})})
 
 
 def destination_of(recipe: Recipe) -> Destination | None:
@@ -96,7 +120,7 @@ def destination_of(recipe: Recipe) -> Destination | None:
 async def make_teacher(
     recipe: Recipe,
     *,
-    replies: Replies,
+    replies: RequestStore,
     max_usd: float | None,
     max_calls: int | None,
     max_minutes: float | None,
@@ -113,18 +137,10 @@ async def make_teacher(
     if there and not there.is_this_machine and max_usd is None and max_calls is None:
         max_calls = 0  # Another machine's bill: nothing is sent before somebody says how much may be.
     ledger = teachers.Ledger(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
-    price = price_of(recipe)
     match recipe.teacher:
         case Endpoint() as settings:
-            async with teachers.http_teacher(
-                settings,
-                replies=replies,
-                ledger=ledger,
-                seed=seed,
-                allow_hosts=recipe.allow_hosts,
-                usd_per_million_tokens=(price.usd_per_million_in, price.usd_per_million_out) if price else None,
-            ) as teacher:
-                yield teacher, partial(teachers.ask_all, in_flight=settings.max_in_flight)
+            async with _http_teacher(recipe, settings, replies, ledger, seed) as asked:
+                yield asked
         case LocalTeacher(model=model, batch_size=batch_size):
             loaded = load("drllama.students.loading:load_model")(Student(model=model))
             local = load("drllama.teachers.local:LocalTeacher")(
@@ -136,6 +152,43 @@ async def make_teacher(
             yield teachers.Replay(replies, endpoint=endpoint), partial(teachers.ask_all, in_flight=64)
         case None:
             raise RecipeError("the recipe names no teacher; add a section teacher")
+
+
+@asynccontextmanager
+async def _http_teacher(
+    recipe: Recipe, settings: Endpoint, replies: RequestStore, ledger: "Ledger", seed: int
+) -> AsyncIterator[tuple[Teacher, AnswerMany]]:
+    from drllama import teachers
+
+    teacher: Teacher
+    batches = BatchBook(replies)
+    async with teachers.http_teacher(
+        settings,
+        replies=replies,
+        ledger=ledger,
+        seed=seed,
+        allow_hosts=recipe.allow_hosts,
+        usd_per_million_tokens=_tokens_usd(price_of(asked_live(recipe))),
+    ) as teacher:
+        if batches.open_batches(teacher.endpoint):
+            teacher = teachers.Stored(teachers.NotTwice(teacher, batches), replies)
+        if not settings.batch:
+            yield teacher, partial(teachers.ask_all, in_flight=settings.max_in_flight)
+            return
+        async with teachers.batched(
+            settings,
+            batches=batches,
+            replies=replies,
+            ledger=ledger,
+            seed=seed,
+            allow_hosts=recipe.allow_hosts,
+            usd_per_million_tokens=_tokens_usd(price_of(recipe)),
+        ) as ask_all:
+            yield teacher, ask_all
+
+
+def _tokens_usd(price: Price | None) -> tuple[float, float] | None:
+    return (price.usd_per_million_in, price.usd_per_million_out) if price else None
 
 
 def make_token_counter(recipe: Recipe) -> Callable[[str], int]:

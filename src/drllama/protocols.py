@@ -1,12 +1,24 @@
 """The edges: what a part must offer to be used here. Each has one or two methods; anything that has them fits."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from drllama.errors import TeacherFailure
 from drllama.recipe import Finetune
-from drllama.types import Example, Finetuned, Prediction, Reply, Splits, StudentCard, Task, TeacherRequest
+from drllama.types import (
+    Example,
+    Finetuned,
+    OpenBatch,
+    Prediction,
+    Reply,
+    Splits,
+    StudentCard,
+    Task,
+    TeacherRequest,
+)
 
 # A training step's forward and backward pass, in forward passes; measured 2.0 to 2.6 with LoRA in all layers.
 TRAINING_COST = 2.3
@@ -61,6 +73,45 @@ class Replies(Protocol):
 
     def keep(self, request: TeacherRequest, outcome: Reply | TeacherFailure) -> None:
         """Keep one attempt, a failed one too; when this returns, a power cut doesn't lose it."""
+
+
+class Batches(Protocol):
+    """Where it is kept which requests are out in batches; each step is durable before what it tells of is done."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other processes from submitting and harvesting meanwhile."""
+
+    def now(self) -> datetime:
+        """Return the time by which batches are dated."""
+
+    def open_batches(self, endpoint: str) -> list[OpenBatch]:
+        """Return the batches at an endpoint whose replies aren't here yet, oldest first."""
+
+    def batch_of(self, key: str) -> str | None:
+        """Return the id of the batch in which this request is out, None if it isn't."""
+
+    def requests(self, batch_id: str) -> list[TeacherRequest]:
+        """Return what an open batch asks, in the order of its lines."""
+
+    def failures(self, key: str) -> list[TeacherFailure]:
+        """Return how the request with this key failed in batches, oldest first."""
+
+    def begin(self, endpoint: str, requests: Sequence[TeacherRequest]) -> OpenBatch:
+        """Return a batch that nobody has been told of yet."""
+
+    def sending(self, batch_id: str) -> None:
+        """Note that from now on the server may have the batch."""
+
+    def sent(self, batch_id: str, server_id: str) -> None:
+        """Note the server's name for the batch."""
+
+    def forget(self, batch_id: str) -> None:
+        """Take a batch back that the server doesn't have; its requests are free again."""
+
+    def settle(
+        self, batch_id: str, outcomes: Mapping[str, Reply | TeacherFailure], *, state: str, num_strays: int
+    ) -> None:
+        """Keep what came of a batch that ended, and end it: both or neither; what has no outcome is free again."""
 
 
 class AnswerMany(Protocol):

@@ -177,7 +177,7 @@ def teach(
 
 
 def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> list[TeacherCall]:
-    """Return the first few calls whole, prompt and reply, before anything big is asked."""
+    """Return the first few calls whole, prompt and reply, before anything big is asked; never in a batch."""
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> list[TeacherCall]:
         some = replace(lesson, splits=replace(lesson.splits, train=lesson.splits.train[:_PREVIEWED]))
@@ -194,7 +194,8 @@ def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
             calls.append(TeacherCall(request=request, reply=outcome))
         return calls
 
-    return asyncio.run(_with_teacher(lesson, replies, limits, work))
+    live = replace(lesson, recipe=plugins.asked_live(lesson.recipe))
+    return asyncio.run(_with_teacher(live, replies, limits, work))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,8 @@ class Desk:
     endings: list[Ending] = field(default_factory=list)
     strays: list[bytes] = field(default_factory=list)
     """Lines put into each output file that belong to no request."""
+    is_there: bool = True
+    """False: a server without files and batches."""
     page: int = 100
     """Batches listed at once, at most."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -70,6 +72,8 @@ class Desk:
         self.asked.append(f"{method} {path}")
         where = urlsplit(path)
         match method, where.path.removeprefix("/v1/").split("/"):
+            case _ if not self.is_there:
+                return _told({"error": {"message": "File Not Found", "code": 404}}, 404)
             case "POST", ["files"]:
                 return _told({"id": self._keep(_uploaded(raw, content_type)), "object": "file", "purpose": "batch"})
             case "GET", ["files", name, "content"] if name in self.files:

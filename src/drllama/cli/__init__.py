@@ -12,14 +12,14 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 something a person can mend, 2 wrong usage, 130 interrupted."""
     import drllama.cli.teacher  # noqa: F401  its commands join the others
     from drllama.cli.app import app
-    from drllama.errors import BudgetSpent, DrLlamaError
+    from drllama.errors import BatchPending, BudgetSpent, DrLlamaError
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that can't show 是 shows \u662f
     try:
         app(prog_name="drllama", standalone_mode=True)
     except DrLlamaError as error:
-        way_on = f": {shlex.join(['drllama', *sys.argv[1:]])}" if isinstance(error, BudgetSpent) else ""
+        way_on = f": {shlex.join(['drllama', *sys.argv[1:]])}" if isinstance(error, BatchPending | BudgetSpent) else ""
         sys.stderr.write(f"{type(error).__name__}: {' '.join(str(error).split())}{way_on}\n")
         sys.exit(1)
     except SystemExit as end:  # typer turns a KeyboardInterrupt into this, without a word

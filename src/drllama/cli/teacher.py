@@ -122,6 +122,34 @@ def replies_stats(store: StoreFolder = STORE) -> None:
         typer.echo(stats_text(replies.stats()))
 
 
+@replies_app.command("batches")
+def replies_batches(store: StoreFolder = _STORE) -> None:
+    """List the batches that were submitted, and what came of each; nobody is asked."""
+    from drllama.cli.teaching_text import batches_text
+    from drllama.replies import BatchBook, RequestStore
+
+    with RequestStore(store / _REPLIES) as replies:
+        typer.echo(batches_text(BatchBook(replies).records()))
+
+
+@replies_app.command("forget")
+def replies_forget(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its name here, as replies batches lists it.")],
+    store: StoreFolder = _STORE,
+) -> None:
+    """Give up BATCH, whose server doesn't know it any more; what it asked is asked again, and paid again."""
+    from drllama.replies import BatchBook, RequestStore
+
+    with RequestStore(store / _REPLIES) as replies:
+        batches = BatchBook(replies)
+        with batches.alone():
+            found = [one for one in batches.records() if one.id == batch and one.state == "out"]
+            if not found:
+                raise DataError(f"no batch {batch!r} is out; drllama replies batches lists those that are")
+            batches.settle(batch, {}, state="forgotten", num_strays=0)
+    typer.echo(f"{batch}: forgotten, with {found[0].num_requests} requests")
+
+
 @replies_app.command("export")
 def replies_export(
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A JSON Lines file.")], store: StoreFolder = STORE

@@ -1,15 +1,15 @@
 """What the commands around a teacher print."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from drllama.cli.tables import evaluation_table, table
-from drllama.recipe import Recipe
+from drllama.recipe import Endpoint, Recipe
 from drllama.replies import StoreStats
 from drllama.stages.augment import Augmented
 from drllama.stages.plan import Plan
-from drllama.types import Audit, Outcome, TeacherCall
+from drllama.types import Audit, BatchRecord, Outcome, TeacherCall
 
 _REASONS_SHOWN = 10
 
@@ -36,7 +36,7 @@ def plan_text(plan: Plan, recipe: Recipe) -> str:
         table(header, rows),
         "",
         f"cost: {_usd(plan.cost_usd)} ({source})",
-        "time at the allowed rate: " + ("no rate is set" if plan.minutes is None else f"{plan.minutes:.1f} minutes"),
+        _time(plan, recipe),
         _leaving(plan, recipe),
         _detectable(plan),
     ]
@@ -95,6 +95,25 @@ def stats_text(stats: StoreStats) -> str:
     return table(["model", "endpoint", "template", "from", "replies", "failures", "tokens in / out", "cost"], rows)
 
 
+def batches_text(batches: Sequence[BatchRecord]) -> str:
+    """Return what was submitted as batches, and what came of each."""
+    if not batches:
+        return "no batches were submitted from here yet"
+    rows = [
+        [
+            one.id,
+            one.server_id or "not known yet",
+            one.endpoint,
+            one.state,
+            one.created_at[:16],
+            *map(str, (one.num_requests, one.num_replies, one.num_failures, one.num_strays)),
+        ]
+        for one in batches
+    ]
+    header = ["batch", "at the server", "endpoint", "state", "submitted, UTC", "requests", "replies", "without one"]
+    return table([*header, "stray lines"], rows)
+
+
 def _usd(cost: float | None) -> str:
     return "unknown" if cost is None else f"${cost:,.4f}" if 0 < cost < 1 else f"${cost:,.2f}"
 
@@ -104,6 +123,13 @@ def _most_frequent(reasons: Mapping[str, int]) -> list[str]:
     lines = [f"  {count} x {reason}" for reason, count in ranked[:_REASONS_SHOWN]]
     left = sum(count for _, count in ranked[_REASONS_SHOWN:])
     return [*lines, f"  {left} x other reasons"] if left else lines
+
+
+def _time(plan: Plan, recipe: Recipe) -> str:
+    if isinstance(recipe.teacher, Endpoint) and recipe.teacher.batch:
+        return "time: each batch takes up to 24 hours; run the same command again to come back for it"
+    told = "no rate is set" if plan.minutes is None else f"{plan.minutes:.1f} minutes"
+    return f"time at the allowed rate: {told}"
 
 
 def _leaving(plan: Plan, recipe: Recipe) -> str:

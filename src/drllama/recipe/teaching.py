@@ -35,7 +35,11 @@ class Endpoint(Section):
     tokens_per_minute: Whole | None = Field(None, ge=1)
     """The allowed rate, prompts and replies together; null: whatever the server takes."""
     usd_per_million_tokens: tuple[Real, Real] | None = None
-    """Price of prompt and reply tokens; null: the price table's, or unknown."""
+    """Price of prompt and reply tokens, asked live; null: the price table's, or unknown."""
+    batch: bool = False
+    """Audit and augment submit batches and end; run again, they take in what came. Not every server has batches."""
+    batch_price_share: Real = Field(0.5, gt=0, le=1)
+    """What a token in a batch costs, as a share of the live price; OpenAI's is a half (its FAQ, seen 2026-11-22)."""
 
 
 class LocalTeacher(Section):

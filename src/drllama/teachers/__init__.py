@@ -5,8 +5,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
-from drllama.protocols import Replies, Teacher
+from drllama.protocols import AnswerMany, Batches, Replies, Teacher
 from drllama.recipe import Endpoint
+from drllama.teachers.batch_server import BatchServer
+from drllama.teachers.batches import Batched, NotTwice
 from drllama.teachers.budget import Budgeted, Ledger
 from drllama.teachers.endpoint import ChatEndpoint
 from drllama.teachers.limits import Limited
@@ -22,10 +24,12 @@ __all__ = [
     "Latched",
     "Ledger",
     "Limited",
+    "NotTwice",
     "Replay",
     "Retried",
     "Stored",
     "ask_all",
+    "batched",
     "http_teacher",
 ]
 
@@ -63,3 +67,38 @@ async def http_teacher(
             sleep=sleep,
         )
         yield Stored(Retried(limited, seed=seed, sleep=sleep), replies)
+
+
+# A file of many requests takes longer than one request.
+_UPLOAD_SECONDS = 900.0
+
+
+@asynccontextmanager
+async def batched(
+    settings: Endpoint,
+    *,
+    batches: Batches,
+    replies: Replies,
+    ledger: Ledger,
+    seed: int,
+    allow_hosts: Collection[str] = (),
+    usd_per_million_tokens: tuple[float, float] | None = None,
+    sleep: Sleep = asyncio.sleep,
+) -> AsyncIterator[AnswerMany]:
+    """Give the way to put many requests to a server as batches, at a batch's prices.
+
+    Raises:
+        RecipeError: the host isn't allowed.
+    """
+    patient = settings.model_copy(update={"timeout_seconds": max(settings.timeout_seconds, _UPLOAD_SECONDS)})
+    async with ChatEndpoint(
+        patient, allow_hosts=allow_hosts, usd_per_million_tokens=usd_per_million_tokens
+    ) as endpoint:
+        yield Batched(
+            endpoint,
+            BatchServer(endpoint.client, seed=seed, sleep=sleep),
+            batches=batches,
+            replies=replies,
+            ledger=ledger,
+            usd_per_million_tokens=usd_per_million_tokens,
+        )

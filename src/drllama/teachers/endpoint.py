@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self, assert_never, final
@@ -60,6 +61,11 @@ class ChatEndpoint:
         """The base URL, without a slash at its end."""
         return self._client.base_url
 
+    @property
+    def client(self) -> HttpClient:
+        """The connection, for what else is said to the same server."""
+        return self._client
+
     async def ask(self, request: TeacherRequest) -> Reply:
         """Return the reply to one request that is sent once.
 
@@ -68,13 +74,28 @@ class ChatEndpoint:
             RecipeError: the dialect doesn't know a setting; nothing was sent.
         """
         assert request.endpoint == self.endpoint, f"request for {request.endpoint} at {self.endpoint}"
-        sent = json.dumps(self._payload(request), ensure_ascii=False, separators=(",", ":")).encode()
+        sent = self.body_of(request)
         started = self._clock()
         answer = await self._client.exchange("POST", "/chat/completions", body=sent)
         seconds = self._clock() - started
+        outcome = self.outcome_of(answer)
+        if isinstance(outcome, TeacherFailure):
+            raise outcome
+        return replace(outcome, seconds=seconds)
+
+    def body_of(self, request: TeacherRequest) -> bytes:
+        """Return what is sent for a request, live or in a batch: JSON on one line.
+
+        Raises:
+            RecipeError: the dialect doesn't know a setting.
+        """
+        return json.dumps(self._payload(request), ensure_ascii=False, separators=(",", ":")).encode()
+
+    def outcome_of(self, answer: Answer) -> Reply | TeacherFailure:
+        """Return what an answer to a request comes to, at this endpoint's prices; how long it took isn't in it."""
         read = self._read(answer)
         if isinstance(read, TeacherFailure):
-            raise TeacherFailure(
+            return TeacherFailure(
                 self._client.scrubbed(str(read)), kind=read.kind, retry_after_seconds=read.retry_after_seconds
             )
         return Reply(
@@ -82,7 +103,7 @@ class ChatEndpoint:
             finish=read.finish,
             tokens_in=read.tokens_in,
             tokens_out=read.tokens_out,
-            seconds=seconds,
+            seconds=0.0,
             cost_usd=self._cost_usd(read),
         )
 
