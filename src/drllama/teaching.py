@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from drllama import plugins
-from drllama.errors import DataError, RecipeError, TeacherFailure
+from drllama.errors import BatchPending, DataError, RecipeError, TeacherFailure
 from drllama.ids import derive_seed
 from drllama.protocols import AnswerMany, Progress, Teacher
 from drllama.recipe import Augment, Endpoint, LocalTeacher, Recipe, Recorded
@@ -156,7 +156,12 @@ def teach(
         progress.expect(
             len({example.id for example in lesson.splits.dev}) + len(_first_requests(lesson, correspondent))
         )
-        audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
+        try:
+            audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
+        except BatchPending:
+            # What is written doesn't hang on the audit: both batches go out together.
+            await _augmented(lesson, correspondent, teacher, ask_all, progress)
+            raise
         found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
         taught = Taught(
             model=correspondent.model,

@@ -13,17 +13,17 @@ from types import SimpleNamespace
 import pytest
 
 import faults.server as fault_server
-from drllama import plugins, teachers
+from drllama import plugins, teachers, teaching
 from drllama.cli import main
 from drllama.errors import BatchPending, BudgetSpent, StoreError, TeacherFailure
-from drllama.recipe import Endpoint
+from drllama.recipe import Endpoint, read_recipe
 from drllama.replies import BATCH, BatchBook, RequestStore
 from drllama.replies import database as replies_database
 from drllama.teachers import batches as teachers_batches
 from drllama.types import FailureKind, Message, Reply, ReplyForm, Sampling, TeacherRequest
 from faults.batches import AtCreation, Desk, Ending
 from faults.server import Fault, FaultServer, drawn
-from scripted_student import write_questions, write_recipe
+from scripted_student import Script, write_questions, write_recipe
 
 MARKER = "sk-marker-77b1d2f0aa"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -39,6 +39,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plugins, "make_token_counter", lambda recipe: lambda text: len(text.split()))
+    monkeypatch.setattr(plugins, "make_student", Script().make_student)
     write_questions(tmp_path / "questions.jsonl", train=4, dev=6, test=60)
     yield tmp_path
     holding = [path for path in tmp_path.rglob("*") if path.is_file() and MARKER.encode() in path.read_bytes()]
@@ -95,7 +96,7 @@ def drllama(monkeypatch, capsys):
     return drllama
 
 
-def recipe_for(server, *, batch=True, more="", **settings):
+def recipe_for(server, *, batch=True, more="augment: {}\n", **settings):
     shown = "".join(f", {name}: {value}" for name, value in settings.items())
     teacher = f"base_url: '{server.base_url}', model: m, api_key_env: TEACHER_KEY, batch: {str(batch).lower()}{shown}"
     write_recipe(
@@ -176,6 +177,20 @@ def test_each_round_of_an_augmentation_is_a_batch(drllama, server, desk, folder)
     assert done.out.startswith("12 candidates from 10 requests: c.jsonl\nunreadable: 2;")
     assert [len(lines) for lines in desk.inputs()] == [8, 2]
     assert sum(bought(server).values()) == 1 + 8 + 2
+
+
+def test_what_a_run_needs_of_its_teacher_goes_out_at_one_visit(server, desk, folder):
+    recipe_for(server)
+    lesson = teaching.read_lesson(read_recipe(folder / "recipe.yaml").recipe)
+    silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
+    told = {"limits": teaching.Limits(), "progress": silent}
+    with RequestStore(folder / "replies.sqlite") as replies:
+        with pytest.raises(BatchPending):
+            teaching.teach(lesson, replies=replies, **told)
+        assert [len(lines) for lines in desk.inputs()] == [6, 8]
+        taught, candidates = teaching.teach(lesson, replies=replies, **told)
+    assert (taught.num_requests, len(candidates)) == (8, 12)
+    assert len(desk.batches) == 2
 
 
 def test_a_preview_is_asked_live_and_nothing_out_is_asked_twice(drllama, server, desk):

@@ -123,24 +123,24 @@ def replies_stats(store: StoreFolder = STORE) -> None:
 
 
 @replies_app.command("batches")
-def replies_batches(store: StoreFolder = _STORE) -> None:
+def replies_batches(store: StoreFolder = STORE) -> None:
     """List the batches that were submitted, and what came of each; nobody is asked."""
     from drllama.cli.teaching_text import batches_text
     from drllama.replies import BatchBook, RequestStore
 
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         typer.echo(batches_text(BatchBook(replies).records()))
 
 
 @replies_app.command("forget")
 def replies_forget(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="Its name here, as replies batches lists it.")],
-    store: StoreFolder = _STORE,
+    store: StoreFolder = STORE,
 ) -> None:
     """Give up BATCH, whose server doesn't know it any more; what it asked is asked again, and paid again."""
     from drllama.replies import BatchBook, RequestStore
 
-    with RequestStore(store / _REPLIES) as replies:
+    with RequestStore(store / REPLIES) as replies:
         batches = BatchBook(replies)
         with batches.alone():
             found = [one for one in batches.records() if one.id == batch and one.state == "out"]
