@@ -200,7 +200,12 @@ class FaultServer:
         book.received[sha256] += 1
         book.bodies.append(json.loads(raw))
         seen = Seen(
-            sha256=sha256, body=book.bodies[-1], times=book.received[sha256], number=len(book.bodies), in_flight=0
+            sha256=sha256,
+            body=book.bodies[-1],
+            times=book.received[sha256],
+            number=len(book.bodies),
+            in_flight=0,
+            says=heard(sha256) if self.says is None else self.says(book.bodies[-1]),
         )
         fault = self.plan(seen)
         book.body_of[sha256] = seen.body

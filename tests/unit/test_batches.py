@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import json
 import signal
 import sqlite3
@@ -12,7 +13,6 @@ from types import SimpleNamespace
 
 import pytest
 
-import faults.server as fault_server
 from drllama import plugins, teachers, teaching
 from drllama.cli import main
 from drllama.errors import BatchPending, BudgetSpent, StoreError, TeacherFailure
@@ -22,7 +22,7 @@ from drllama.replies import database as replies_database
 from drllama.teachers import batches as teachers_batches
 from drllama.types import FailureKind, Message, Reply, ReplyForm, Sampling, TeacherRequest
 from faults.batches import AtCreation, Desk, Ending
-from faults.server import Fault, FaultServer, drawn
+from faults.server import Fault, FaultServer, drawn, faultless
 from scripted_student import Script, write_questions, write_recipe
 
 MARKER = "sk-marker-77b1d2f0aa"
@@ -52,19 +52,17 @@ def desk():
 
 
 @pytest.fixture
-def server(monkeypatch, desk):
+def server(desk):
     """A server that answers a body the same way each time, live or in a batch, in the form asked for."""
-    answer_to = fault_server._answer_to
-
-    def taught(fault, seen):
-        if fault is not Fault.NONE or "response_format" not in seen.body:
-            return answer_to(fault, seen)
-        schema = seen.body["response_format"]["json_schema"]["schema"]
-        return fault_server.completion(seen, content=json.dumps(filled(schema, seen.sha256[:8])))
-
-    monkeypatch.setattr(fault_server, "_answer_to", taught)
-    with FaultServer(desk=desk) as server:
+    with FaultServer(says=answer_in_form, desk=desk) as server:
         yield server
+
+
+def answer_in_form(body):
+    name = hashlib.sha256(json.dumps(body).encode()).hexdigest()[:8]
+    if "response_format" not in body:
+        return f"Text {name}."
+    return json.dumps(filled(body["response_format"]["json_schema"]["schema"], name))
 
 
 def filled(schema, name):
@@ -326,7 +324,7 @@ def test_an_account_that_runs_empty_in_a_batch_stops_the_work_and_counts_against
     assert stopped.code == 1
     assert stopped.err.startswith("TeacherFailure: ") and "top up the account" in stopped.err
     assert len(desk.batches) == 1
-    server.plan = fault_server.faultless
+    server.plan = faultless
     assert "3 requests are out" in drllama("audit", "recipe.yaml").err
     assert drllama("audit", "recipe.yaml").code == 0
 
