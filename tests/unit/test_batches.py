@@ -211,6 +211,8 @@ def test_a_preview_is_asked_live_and_nothing_out_is_asked_twice(drllama, server,
 
 def test_what_came_by_batch_is_marked_and_costs_half(drllama, server, desk):
     recipe_for(server, usd_per_million_tokens="[2, 8]")
+    assert "no reply was kept" in drllama("replies", "batches").err
+    drllama("audit", "recipe.yaml", "--max-calls", "1")
     assert drllama("replies", "batches").out == "no batches were submitted from here yet\n"
     drllama("audit", "recipe.yaml")
     assert " out " in drllama("replies", "batches").out

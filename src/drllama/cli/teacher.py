@@ -128,7 +128,7 @@ def replies_batches(store: StoreFolder = STORE) -> None:
     from drllama.cli.teaching_text import batches_text
     from drllama.replies import BatchBook, RequestStore
 
-    with RequestStore(store / REPLIES) as replies:
+    with RequestStore(_kept_in(store)) as replies:
         typer.echo(batches_text(BatchBook(replies).records()))
 
 
@@ -140,7 +140,7 @@ def replies_forget(
     """Give up BATCH, whose server doesn't know it any more; what it asked is asked again, and paid again."""
     from drllama.replies import BatchBook, RequestStore
 
-    with RequestStore(store / REPLIES) as replies:
+    with RequestStore(_kept_in(store)) as replies:
         batches = BatchBook(replies)
         with batches.alone():
             found = [one for one in batches.records() if one.id == batch and one.state == "out"]
