@@ -16,7 +16,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -52,8 +52,8 @@ class Forgetful:
         """Return nothing."""
         return None
 
-    def keep(self, request: TeacherRequest, outcome: Reply | TeacherFailure) -> None:
-        """Forget it."""
+    def keep_many(self, attempts: Iterable[tuple[TeacherRequest, Reply | TeacherFailure]]) -> None:
+        """Forget them."""
 
 
 def requests(endpoint: str, count: int) -> Iterator[TeacherRequest]:

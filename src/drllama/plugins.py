@@ -146,8 +146,9 @@ async def make_teacher(
             local = load("drllama.teachers.local:LocalTeacher")(
                 loaded.model, loaded.tokenizer, weights_sha256=loaded.card.weights_sha256, batch_size=batch_size
             )
-            budgeted = teachers.Budgeted(teachers.Kept(local, replies), ledger, usd_per_million_tokens=(0.0, 0.0))
-            yield teachers.Stored(budgeted, replies), partial(teachers.ask_all, in_flight=batch_size)
+            async with teachers.Kept(local, replies) as kept:
+                budgeted = teachers.Budgeted(kept, ledger, usd_per_million_tokens=(0.0, 0.0))
+                yield teachers.Stored(budgeted, replies), partial(teachers.ask_all, in_flight=batch_size)
         case Recorded(endpoint=endpoint):
             yield teachers.Replay(replies, endpoint=endpoint), partial(teachers.ask_all, in_flight=64)
         case None:

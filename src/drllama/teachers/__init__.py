@@ -56,8 +56,11 @@ async def http_teacher(
         RecipeError: the host isn't allowed, or money is limited and the price unknown.
     """
     prices = usd_per_million_tokens or settings.usd_per_million_tokens
-    async with ChatEndpoint(settings, allow_hosts=allow_hosts, usd_per_million_tokens=prices, clock=clock) as endpoint:
-        careful = Latched(Budgeted(Kept(endpoint, replies), ledger, usd_per_million_tokens=prices))
+    async with (
+        ChatEndpoint(settings, allow_hosts=allow_hosts, usd_per_million_tokens=prices, clock=clock) as endpoint,
+        Kept(endpoint, replies) as kept,
+    ):
+        careful = Latched(Budgeted(kept, ledger, usd_per_million_tokens=prices))
         limited = Limited(
             careful,
             max_in_flight=settings.max_in_flight,
