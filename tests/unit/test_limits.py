@@ -147,7 +147,7 @@ def test_one_burst_of_refusals_lowers_the_number_in_flight_once():
         await gather_all(limited, first)
         return first, limited.allowed_in_flight
 
-    assert run_on_virtual_time(main) == (70, 49)
+    assert run_on_virtual_time(main) == (60, 36)
 
 
 def test_the_number_in_flight_rises_with_success_and_never_above_the_setting():
@@ -161,7 +161,7 @@ def test_the_number_in_flight_rises_with_success_and_never_above_the_setting():
             seen.append(limited.allowed_in_flight)
         return seen
 
-    assert run_on_virtual_time(main) == [7, 8, 9, 10, 10, 10]
+    assert run_on_virtual_time(main) == [6, 7, 8, 9, 10, 10]
 
 
 def test_a_server_with_fewer_places_is_found_out_and_kept_busy():

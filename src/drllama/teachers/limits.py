@@ -14,7 +14,7 @@ from drllama.teachers.retry import Sleep
 from drllama.types import FailureKind, Reply, TeacherRequest
 
 WINDOW_SECONDS = 60.0
-DECREASE = 0.7
+DECREASE = 0.6
 """What remains of the allowed requests in flight after a burst of refusals."""
 SUCCESSES_TO_INCREASE = 20
 """Replies after which one more request in flight is tried."""
