@@ -52,6 +52,15 @@ def serve(latency_seconds: float) -> None:
     # All wait equally long, so who came first is answered first.
     waiting: deque[tuple[float, socket.socket]] = deque()
 
+    def accept() -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client, _ = listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.setblocking(False)
+                heard[client] = b""
+                selector.register(client, selectors.EVENT_READ)
+
     def read(client: socket.socket) -> None:
         try:
             received = client.recv(65536)
@@ -70,16 +79,10 @@ def serve(latency_seconds: float) -> None:
     while True:
         timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
         for key, _ in selector.select(timeout):
-            if key.fileobj is not listener:
+            if key.fileobj is listener:
+                accept()
+            else:
                 read(key.fileobj)  # type: ignore[arg-type]
-                continue
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    client, _ = listener.accept()
-                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    client.setblocking(False)
-                    heard[client] = b""
-                    selector.register(client, selectors.EVENT_READ)
         while waiting and waiting[0][0] <= time.monotonic():
             _, client = waiting.popleft()
             if client in heard:
