@@ -116,6 +116,25 @@ def destination_of(recipe: Recipe) -> Destination | None:
     return Destination(host=host, is_this_machine=here, is_allowed=allowed)
 
 
+def endpoint_of(recipe: Recipe) -> str:
+    """Return where the recipe's teacher says that it is; of a model in this process, the hash of its weights tells.
+
+    Raises:
+        RecipeError: the recipe names no teacher.
+    """
+    match recipe.teacher:
+        case Recorded(endpoint=endpoint):
+            return endpoint
+        case Endpoint(base_url=base_url):
+            return base_url.rstrip("/")
+        case LocalTeacher(model=model):
+            weights_sha256 = load("drllama.students.loading:weights_sha256")(Student(model=model))
+            endpoint = load("drllama.teachers.local:endpoint_of")(weights_sha256)
+            return str(endpoint)
+        case None:
+            raise RecipeError("the recipe names no teacher; add a section teacher")
+
+
 @asynccontextmanager
 async def make_teacher(
     recipe: Recipe,

@@ -236,21 +236,11 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
     return Imported(replies=kept, num_unknown=len(recording.unknown_ids))
 
 
-def _unprobed(recipe: Recipe) -> Correspondent:
-    match recipe.teacher:
-        case Recorded(endpoint=endpoint, model=model):
-            return Correspondent(endpoint=endpoint, model=model, form=ReplyForm.SCHEMA)
-        case Endpoint(base_url=base_url, model=model):
-            return Correspondent(endpoint=base_url.rstrip("/"), model=model, form=ReplyForm.SCHEMA)
-        case LocalTeacher(model=model):
-            return Correspondent(endpoint="local", model=model, form=ReplyForm.PROMPT)
-        case None:
-            raise RecipeError("the recipe names no teacher")
-
-
 def _known(recipe: Recipe, replies: RequestStore) -> Correspondent:
     """Return the correspondent as far as can be told without asking: for plans and recordings."""
-    strictest = _unprobed(recipe)
+    assert recipe.teacher is not None, "read_lesson refuses a recipe without a teacher"
+    form = ReplyForm.PROMPT if isinstance(recipe.teacher, LocalTeacher) else ReplyForm.SCHEMA
+    strictest = Correspondent(endpoint=plugins.endpoint_of(recipe), model=recipe.teacher.model, form=form)
     if isinstance(recipe.teacher, Endpoint):
         for form in ReplyForm:
             candidate = replace(strictest, form=form)
@@ -261,7 +251,7 @@ def _known(recipe: Recipe, replies: RequestStore) -> Correspondent:
 
 async def _probed(recipe: Recipe, teacher: Teacher, replies: RequestStore) -> Correspondent:
     """Return the correspondent with the strictest form of reply that the endpoint knows; found out once, then kept."""
-    known = replace(_known(recipe, replies), endpoint=teacher.endpoint)
+    known = _known(recipe, replies)
     if not isinstance(recipe.teacher, Endpoint) or replies.find(known.probe(recipe.audit).key):
         return known
     last: TeacherFailure | None = None

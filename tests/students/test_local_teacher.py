@@ -18,7 +18,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from drllama import plugins
 from drllama.errors import TeacherFailure
+from drllama.recipe import resolve
+from drllama.replies import RequestStore
 from drllama.teachers.json_end import object_end
 from drllama.teachers.local import LocalTeacher
 from drllama.types import FailureKind, Finish, Message, ReplyForm, Sampling, TeacherRequest
@@ -453,3 +456,16 @@ def test_a_long_reply_is_searched_quickly():
     before = time.process_time()
     assert object_end(text) is None
     assert time.process_time() - before < 1
+
+
+def test_a_plan_calls_a_local_teacher_what_it_calls_itself(tiny_llama, tmp_path):
+    raw = {"name": "x", "data": "pubmedqa-demo", "teacher": {"local": {"model": str(tiny_llama)}}}
+    recipe = resolve(raw).recipe
+
+    async def named_by_itself():
+        with RequestStore(tmp_path / "replies.sqlite") as replies:
+            limits = {"max_usd": None, "max_calls": None, "max_minutes": None}
+            async with plugins.make_teacher(recipe, replies=replies, seed=1, **limits) as (teacher, _):
+                return teacher.endpoint
+
+    assert plugins.endpoint_of(recipe) == asyncio.run(named_by_itself())

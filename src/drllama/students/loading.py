@@ -70,6 +70,11 @@ def load_tokenizer(settings: Student) -> Any:  # noqa: ANN401  transformers' tok
         return transformers.AutoTokenizer.from_pretrained(_folder_of(settings), local_files_only=True)
 
 
+def weights_sha256(settings: Student) -> str:
+    """Return the hash of the model's weights without loading them (see ``load_model``)."""
+    return _hash_of(_folder_of(settings), _WEIGHTS)
+
+
 def _folder_of(settings: Student) -> Path:
     place = find_model(settings.model, revision=settings.revision)
     match place:

@@ -35,6 +35,11 @@ class _Row:
     """Whoever asked no longer waits."""
 
 
+def endpoint_of(weights_sha256: str) -> str:
+    """Return what a model in this process is called in requests."""
+    return f"local:{weights_sha256[:16]}"
+
+
 class LocalTeacher:
     """Answers with a loaded causal language model of transformers; it satisfies ``protocols.Teacher``.
 
@@ -58,7 +63,7 @@ class LocalTeacher:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._endpoint = f"local:{weights_sha256[:16]}"
+        self._endpoint = endpoint_of(weights_sha256)
         self._batch_size = batch_size
         self._end_tokens = _end_tokens(model, tokenizer)
         self._waiting: list[_Row] = []
