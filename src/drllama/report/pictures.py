@@ -12,6 +12,10 @@ from unicodedata import east_asian_width
 from drllama.report.contents import System
 from drllama.types import Label
 
+_LONGEST_NAME = 28
+# About the mean width of a letter of the page's font at its size: a wider text only comes nearer to the edge.
+_LETTER_WIDTH = 7.6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
@@ -28,6 +32,7 @@ class IntervalRow:
     y: float
     name: str
     full_name: str
+    is_main: bool
     value: float
     low_x: float
     value_x: float
@@ -111,10 +116,15 @@ class ReliabilityPicture:
     y_ticks: tuple[Tick, ...]
 
 
-def intervals_picture(systems: Sequence[System]) -> IntervalsPicture:
-    """Return the accuracy of each system as a dot on its interval, the majority baseline as a line through all."""
-    left, right, top, row_height = 110.0, 24.0, 14.0, 34.0
-    width = 640.0
+def intervals_picture(systems: Sequence[System], main: System) -> IntervalsPicture:
+    """Return the accuracy of each system as a dot on its interval, the majority baseline as a line through all.
+
+    ``main`` is the system that the report is about.
+    """
+    names = [shorten(system.name, _LONGEST_NAME) for system in systems]
+    left = max(110.0, 20 + _LETTER_WIDTH * max(map(len, names)))
+    right, top, row_height = 24.0, 14.0, 34.0
+    width = left + 530
     span = width - left - right
     bottom = top + row_height * len(systems)
     rows = []
@@ -126,8 +136,9 @@ def intervals_picture(systems: Sequence[System]) -> IntervalsPicture:
         rows.append(
             IntervalRow(
                 y=top + row_height * (number + 0.5),
-                name=shorten(system.name, 14),
+                name=names[number],
                 full_name=system.name,
+                is_main=system.name == main.name,
                 value=accuracy.value,
                 low_x=left + span * accuracy.low,
                 value_x=left + span * accuracy.value,

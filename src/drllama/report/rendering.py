@@ -49,7 +49,7 @@ def report_html(contents: ReportContents) -> str:
             report=contents,
             metrics=_METRICS,
             intervals=_interval_methods(contents),
-            intervals_picture=intervals_picture(contents.systems),
+            intervals_picture=intervals_picture(contents.systems, contents.finetuned),
             confusion_picture=confusion_picture(contents.finetuned, contents.labels),
             reliability_picture=reliability_picture(contents.finetuned),
         )

@@ -55,7 +55,7 @@ def effects(run: Run) -> tuple[str, ...]:
             if difference.low > 0
             else "the interval lies below 0"
             if difference.high < 0
-            else "this run shows no difference either way"
+            else "the interval includes 0, so this run shows no difference"
         )
         told.append(
             f"{one.other} against {one.baseline}, at the same number of updates: {one.metric} {difference.value:+.3f} "
