@@ -9,8 +9,10 @@ from typing import Protocol
 from drllama.errors import TeacherFailure
 from drllama.recipe import Finetune
 from drllama.types import (
+    Candidate,
     Example,
     Finetuned,
+    Objection,
     OpenBatch,
     Prediction,
     Reply,
@@ -124,6 +126,17 @@ class AnswerMany(Protocol):
         self, teacher: Teacher, requests: Iterable[TeacherRequest]
     ) -> AsyncIterator[tuple[TeacherRequest, Reply | TeacherFailure]]:
         """Yield each request with its reply or its failure, in any order; stop the stage by raising."""
+
+
+class Filter(Protocol):
+    """One kind of reason to drop rows that a teacher wrote."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the recipe."""
+
+    def check(self, candidates: Sequence[Candidate]) -> Sequence[Objection | None]:
+        """Return an objection or None for each of the candidates that no earlier filter dropped, in their order."""
 
 
 class Student(Protocol):

@@ -1,5 +1,15 @@
 """What users write: one YAML file, every setting documented, unknown names refused."""
 
+from drllama.recipe.filtering import (
+    Balance,
+    Duplicates,
+    FilterName,
+    Filters,
+    Form,
+    Judge,
+    LabelKept,
+    Leaks,
+)
 from drllama.recipe.questions import (
     Columns,
     CsvFiles,
@@ -42,13 +52,21 @@ from drllama.recipe.teaching import (
 __all__ = [
     "Audit",
     "Augment",
+    "Balance",
     "Columns",
     "CsvFiles",
     "Dialect",
+    "Duplicates",
     "Endpoint",
     "Evaluate",
+    "FilterName",
+    "Filters",
     "Finetune",
+    "Form",
     "JsonlFiles",
+    "Judge",
+    "LabelKept",
+    "Leaks",
     "Limit",
     "LocalTeacher",
     "Lora",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
+from drllama.recipe.filtering import Filters
 from drllama.recipe.questions import AnySource, TaskSection
 from drllama.recipe.teaching import AnyTeacher, Audit, Augment
 from drllama.recipe.values import Real, Section, Whole, as_text, by_kind, named_kind
@@ -122,6 +123,8 @@ class Recipe(Section):
     """Whether the teacher knows the domain."""
     augment: Augment | None = None
     """What the teacher writes; null: nothing."""
+    filters: Filters = Filters()
+    """Which of the teacher's rows reach the student."""
     finetune: Finetune = Finetune()
     """How it is trained."""
     evaluate: Evaluate = Evaluate()

