@@ -47,6 +47,7 @@ from drllama.recipe.teaching import (
     Recorded,
     Rewrite,
     Sampling,
+    Select,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "ResolvedRecipe",
     "Rewrite",
     "Sampling",
+    "Select",
     "Setting",
     "Shares",
     "SourceSection",

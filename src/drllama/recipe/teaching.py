@@ -113,6 +113,25 @@ class New(Section):
         return balance
 
 
+class Select(Section):
+    """Which training questions the teacher works on, by the student's answers to those that it wasn't trained on."""
+
+    by: Literal["all", "errors", "uncertain"] = "all"
+    """``all``; ``errors``: those that the student gets wrong; ``uncertain``: those that it is least sure of."""
+    share: Real = Field(0.5, gt=0, le=1)
+    """``uncertain``: this share of the questions."""
+    folds: Whole = Field(3, ge=2)
+    """So many students are trained, each without a part of the training documents, and asked that part."""
+    rounds: Whole = Field(1, ge=1)
+    """Train, choose, augment, and again with what was written, until dev gets no better, at most so often."""
+
+    @model_validator(mode="after")
+    def _have_a_reason(self) -> Self:
+        if self.rounds > 1 and self.by == "all":
+            raise ValueError("rounds need something to choose by; set by to errors or uncertain")
+        return self
+
+
 class Augment(Section):
     """What the teacher writes for the training questions."""
 
@@ -120,6 +139,8 @@ class Augment(Section):
     """Rewrites; null: none."""
     new: New | None = New()
     """New questions; null: none."""
+    select: Select = Select()
+    """Which training questions the teacher works on."""
     sampling: Sampling = Sampling()
     """How the teacher draws its words."""
     max_attempts: Whole = Field(3, ge=1)
