@@ -55,7 +55,7 @@ def origins(resolved):
         (
             "zzz: 9",
             "unknown setting 'zzz' (line 3); a recipe has name, seed, task, data, student, teacher, allow_hosts, "
-            "audit, augment, finetune, evaluate, report",
+            "audit, augment, filters, finetune, evaluate, report",
         ),
         ("report: {zzz: 9}", "unknown setting 'report.zzz' (line 3); report has worst_mistakes"),
     ],
