@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import regex
 
-from drllama.types import Label, Task, Unparsed
+from drllama.text import holds_word
+from drllama.types import Judgement, Label, Task, Unparsed
 
 # Words before the object may hold a brace of their own, as in "the set {1, 2}".
 _OPENING = regex.compile(r'\{\s*["}]')
@@ -70,6 +71,13 @@ def new_schema(labels: Sequence[Label], count: int) -> dict[str, object]:
 def answer_schema(labels: Sequence[Label]) -> dict[str, object]:
     """Return the JSON schema of a blind answer."""
     return reply_schema({"label": {"enum": list(labels)}})
+
+
+def judge_schema(labels: Sequence[Label]) -> dict[str, object]:
+    """Return the JSON schema of a judgement."""
+    # The reason comes first: a model that has to say why before it decides decides by it.
+    fields = {"reason": {"type": "string"}, "supported": {"enum": ["yes", "no"]}, "label": {"enum": list(labels)}}
+    return reply_schema(fields)
 
 
 def parse_rewrite(text: str, *, retell_context: bool) -> Retold | Unparsed:
@@ -158,10 +166,23 @@ def _is_letter(label: Label) -> bool:
     return len(label) == 1 and label.isascii()
 
 
+def parse_judgement(text: str, task: Task) -> Judgement | Unparsed:
+    """Return the judgement in a reply; one without a clear yes or no, or without a label, is none."""
+    found = _object(text)
+    if isinstance(found, Unparsed):
+        return found
+    reason, supported, label = _text(found, "reason"), _text(found, "supported"), _label(found, task)
+    for one in (reason, supported, label):
+        if isinstance(one, Unparsed):
+            return one
+    if str(supported).casefold() not in ("yes", "no"):
+        return Unparsed(text=str(supported), reason="'supported' is neither yes nor no")
+    return Judgement(supported=str(supported).casefold() == "yes", label=str(label), reason=str(reason))
+
+
 def _names(text: str, label: Label) -> bool:
-    # Whole words in every script: "no" isn't in "known", and neither 不是 nor 是否 says 是. A letter is named by words.
-    within = rf"(?<![\p{{L}}\p{{N}}]){regex.escape(label)}(?![\p{{L}}\p{{N}}])"
-    return not _is_letter(label) and regex.search(within, text, regex.IGNORECASE) is not None
+    # A letter is named by words.
+    return not _is_letter(label) and holds_word(text, label)
 
 
 def _invented(item: object, task: Task) -> Invented | Unparsed:

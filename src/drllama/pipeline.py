@@ -10,23 +10,23 @@ from drllama.environment import environment
 from drllama.errors import DataError, OverlapError
 from drllama.ids import derive_seed, fingerprint
 from drllama.protocols import Progress, Student
-from drllama.recipe import Recipe, as_yaml, resolve
-from drllama.replies import RequestStore
+from drllama.recipe import FilterName, Recipe, as_yaml, resolve
+from drllama.replies import Attempt, RequestStore
 from drllama.report import report_contents, report_html, report_json, report_markdown
 from drllama.stages.arms import SYSTEMS, chosen_arm, rows_of
 from drllama.stages.evaluate import evaluate
 from drllama.stages.score import refuse_seen
 from drllama.stats import compare_accuracy
 from drllama.steps import Steps
-from drllama.store import Store
+from drllama.store import Store, ledger_lines
 from drllama.types import (
     Arm,
     ArmName,
     Audit,
-    Candidate,
     Comparison,
     Evaluation,
     Example,
+    LedgerRow,
     Original,
     Prediction,
     Run,
@@ -54,11 +54,11 @@ def run(
     """
     progress.work("reading the questions")
     splits, task = _questions(recipe)
-    taught, candidates = _taught(recipe, replies, limits, progress)
+    taught, sifted = _taught(recipe, replies, limits, progress)
     progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
     student = plugins.make_student(recipe, task)
     steps = Steps(recipe, splits, task, student.card, store)
-    arms = {name: rows_of(name, splits.train, candidates) for name in _arm_names(recipe)}
+    arms = {name: rows_of(name, splits.train, sifted.filtered.kept if sifted else ()) for name in _arm_names(recipe)}
     adapters = [fingerprint(steps.adapter_key(rows)) for rows in arms.values()]
     asked = steps.score_key(splits.test)
     run_id = f"{recipe.name}-{fingerprint([recipe.model_dump(mode='json'), asked, adapters, _answers(taught)])[:8]}"
@@ -90,7 +90,7 @@ def run(
         evaluations=evaluations,
         comparisons=_comparisons(trained, evaluations, recipe),
     )
-    store.save_run(finished, _files(finished, splits.test, candidates, worst=recipe.report.worst_mistakes))
+    store.save_run(finished, _files(finished, splits.test, sifted, worst=recipe.report.worst_mistakes))
     return finished
 
 
@@ -175,6 +175,43 @@ def ask(finished: Run, question: str, context: str, *, arm: ArmName | None, stor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowStory:
+    """One of the teacher's rows, with all that is known of it."""
+
+    run_id: str
+    row: LedgerRow
+    filters: tuple[FilterName, ...]
+    """Those that looked, in their order."""
+    parents: tuple[Example, ...]
+    """The training examples that it was made from; empty where the data don't hold them any more."""
+    attempts: tuple[Attempt, ...]
+    """At its request, as they were kept."""
+
+
+def why(finished: Run, name: str, *, store: Store, replies: RequestStore) -> RowStory:
+    """Return the story of the row with this id, or whose id begins so.
+
+    Raises:
+        DataError: the run has no such row, or several.
+    """
+    found = [row for row in store.ledger(finished) if name and row.id.startswith(name)]
+    exact = [row for row in found if row.id == name]
+    if len(exact or found) != 1:
+        several = f"{len(found)} rows: {', '.join(row.id for row in found[:5])}" if found else "no row"
+        raise DataError(f"run {finished.id} has {several} with an id that begins '{name}'; rows.jsonl lists them all")
+    (row,) = exact or found
+    recipe = resolve(finished.recipe).recipe
+    train = plugins.make_source(recipe).load().train
+    return RowStory(
+        run_id=finished.id,
+        row=row,
+        filters=recipe.filters.active,
+        parents=tuple({one.id: one for one in train if one.id in row.asking.parents}.values()),
+        attempts=tuple(replies.attempts(row.asking.call)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trained:
     """An arm with its answers to the test questions."""
 
@@ -185,9 +222,9 @@ class _Trained:
 
 def _taught(
     recipe: Recipe, replies: RequestStore, limits: teaching.Limits, progress: Progress
-) -> tuple[Taught | None, tuple[Candidate, ...]]:
+) -> tuple[Taught | None, teaching.Sifted | None]:
     if recipe.augment is None:
-        return None, ()
+        return None, None
     return teaching.teach(teaching.read_lesson(recipe), replies=replies, limits=limits, progress=progress)
 
 
@@ -260,13 +297,11 @@ def _arm_of(finished: Run, name: ArmName | None) -> Arm:
     return finished.arm(name)
 
 
-def _files(
-    finished: Run, asked: Sequence[Example], candidates: Sequence[Candidate], *, worst: int
-) -> Mapping[str, str]:
+def _files(finished: Run, asked: Sequence[Example], sifted: teaching.Sifted | None, *, worst: int) -> Mapping[str, str]:
     contents = report_contents(finished, {one.id: one for one in asked}, worst=worst)
-    written = {"candidates.jsonl": "".join(f"{line}\n" for line in teaching.candidate_lines(candidates))}
+    ledger = {"rows.jsonl": ledger_lines(sifted.rows)} if sifted else {}
     return {
-        **(written if finished.taught else {}),
+        **ledger,
         "report.html": report_html(contents),
         "report.md": report_markdown(contents),
         "report.json": report_json(contents),

@@ -3,12 +3,14 @@
 STORE/steps/STAGE-KEY/       a finished step: result.json, step.json, and what else it made (an adapter)
 STORE/steps/STAGE-KEY.work/  an unfinished one; it outlives a kill, and the next call goes on in it
 STORE/RUN/manifest.json      a finished run, written last; beside it the report and the resolved recipe
+STORE/RUN/rows.jsonl         the ledger, where a teacher was asked: a line for each item, and what became of it
 """
 
 import difflib
+import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,9 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from drllama.errors import StoreError
 from drllama.files import disk_errors_told, write_whole
 from drllama.ids import canonical_json, fingerprint
-from drllama.types import Run, StepRecord
+from drllama.types import LedgerRow, Run, StepRecord
 
-FORMAT = 2
+FORMAT = 3
+LEDGER_FORMAT = 1
 T = TypeVar("T")
 
 
@@ -150,9 +153,36 @@ class Store:
         hint = f"did you mean '{near[0]}'?" if near else "drllama runs lists those that there are"
         raise StoreError(f"{self.root}: no finished run '{name}'; {hint}")
 
+    def newest_run(self) -> Run:
+        """Return the run that was finished last.
+
+        Raises:
+            StoreError: there is none.
+        """
+        if runs := self.runs():
+            return runs[-1]
+        raise StoreError(
+            f"{self.root}: no finished runs here; make one with drllama run RECIPE, or give --store FOLDER"
+        )
+
     def has_run(self, run_id: str) -> bool:
         """Return whether a run is finished."""
         return (self.root / run_id / "manifest.json").is_file()
+
+    def ledger(self, run: Run) -> tuple[LedgerRow, ...]:
+        """Return a row for each item that the run's teacher was asked for.
+
+        Raises:
+            StoreError: the run asked no teacher, or its ledger can't be read; the message names the line.
+        """
+        path = self.root / run.id / "rows.jsonl"
+        if run.taught is None:
+            raise StoreError(f"run {run.id} asked no teacher for rows; name a run whose recipe has a section augment")
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: can't be read ({error}); delete the run's folder and run again") from error
+        return tuple(_ledger_row(line, f"{path} line {number}") for number, line in enumerate(lines, start=1))
 
     def step_folder(self, run: Run, step: StepRecord) -> Path:
         """Return the folder of one of a run's steps.
@@ -173,3 +203,24 @@ class Store:
             raise StoreError(
                 f"{path}: can't be read as a run of format {FORMAT}; delete its folder and run again"
             ) from error
+
+
+def ledger_lines(rows: Iterable[LedgerRow]) -> str:
+    """Return the rows as JSON Lines, each with its format number."""
+    dumped = (_LEDGER_ROW.dump_python(row, mode="json") for row in rows)
+    # ASCII: a reply may hold half a character, and a line must stay one line to every reader.
+    return "".join(f"{json.dumps({'format': LEDGER_FORMAT, **row})}\n" for row in dumped)
+
+
+def _ledger_row(line: str, where: str) -> LedgerRow:
+    try:
+        row = json.loads(line)
+        number = row.pop("format")
+        if number != LEDGER_FORMAT:
+            raise StoreError(f"{where}: has format {number}, this drllama reads {LEDGER_FORMAT}; use the other")
+        return _LEDGER_ROW.validate_python(row)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise StoreError(f"{where}: isn't a row of a ledger; delete the run's folder and run again") from error
+
+
+_LEDGER_ROW: TypeAdapter[LedgerRow] = TypeAdapter(LedgerRow)

@@ -13,19 +13,25 @@ from drllama import plugins
 from drllama.errors import BatchPending, DataError, RecipeError, TeacherFailure
 from drllama.ids import derive_seed
 from drllama.protocols import AnswerMany, Progress, Teacher
-from drllama.recipe import Augment, Endpoint, LocalTeacher, Recipe, Recorded
+from drllama.recipe import Augment, Endpoint, Recipe, Recorded
 from drllama.replies import ImportCount, RequestStore
 from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import Augmented, augment_examples, first_requests
-from drllama.stages.correspond import Correspondent
+from drllama.stages.correspond import Correspondent, known_correspondent, probed_correspondent
+from drllama.stages.filter import filter_candidates
+from drllama.stages.ledger import ledger_rows
 from drllama.stages.plan import Pilot, Plan, minutes_needed, plan_part
 from drllama.stages.recordings import recorded_calls
+from drllama.stats import diversity, drop_counts, funnel
 from drllama.stats.power import detectable_difference
 from drllama.types import (
     Audit,
     Candidate,
-    FailureKind,
-    ReplyForm,
+    Diversity,
+    DropCount,
+    Filtered,
+    FunnelStep,
+    LedgerRow,
     Splits,
     Synthetic,
     Task,
@@ -92,19 +98,21 @@ def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str],
     correspondent = _known(lesson.recipe, replies)
     price = plugins.price_of(lesson.recipe)
     dev = [correspondent.answer(example, lesson.task, lesson.recipe.audit) for example in lesson.splits.dev]
-    by_prompt: dict[str, list[TeacherRequest]] = {}
+    wanted: dict[str, list[TeacherRequest]] = {}
     for request in [*dev, *(_first_requests(lesson, correspondent) if lesson.recipe.augment else [])]:
-        by_prompt.setdefault(request.prompt, []).append(request)
+        wanted.setdefault(request.prompt, []).append(request)
+    for request in _requests_about_rows(lesson, correspondent):
+        wanted.setdefault(f"{request.prompt} on the rows, at most", []).append(request)
     parts = tuple(
         plan_part(
-            prompt,
+            name,
             requests,
             is_kept=lambda key: replies.find(key) is not None,
             count_tokens=count_tokens,
-            pilot=_pilot(replies, correspondent, prompt),
+            pilot=_pilot(replies, correspondent, requests[0].prompt),
             price=price,
         )
-        for prompt, requests in by_prompt.items()
+        for name, requests in wanted.items()
     )
     costs = [part.cost_usd for part in parts]
     served = lesson.recipe.teacher if isinstance(lesson.recipe.teacher, Endpoint) else None
@@ -145,14 +153,32 @@ def augment(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
-def teach(
-    lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress
-) -> tuple[Taught, tuple[Candidate, ...]]:
-    """Return what a run needs of its teacher, the audit and the candidates, within one set of limits."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sifted:
+    """What a teacher wrote and what became of it."""
 
-    async def work(
-        correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany
-    ) -> tuple[Taught, tuple[Candidate, ...]]:
+    augmented: Augmented
+    filtered: Filtered
+    rows: tuple[LedgerRow, ...]
+    funnel: tuple[FunnelStep, ...]
+    drops: tuple[DropCount, ...]
+    diversity: tuple[Diversity, ...]
+
+
+def sift(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Sifted:
+    """Return the candidates that the teacher writes, and which of them the recipe's filters keep."""
+
+    async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> Sifted:
+        progress.expect(len(_first_requests(lesson, correspondent)))
+        return await _sifted(lesson, correspondent, teacher, ask_all, progress)
+
+    return asyncio.run(_with_teacher(lesson, replies, limits, work))
+
+
+def teach(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> tuple[Taught, Sifted]:
+    """Return what a run needs of its teacher, the audit and the filtered rows, within one set of limits."""
+
+    async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> tuple[Taught, Sifted]:
         progress.expect(
             len({example.id for example in lesson.splits.dev}) + len(_first_requests(lesson, correspondent))
         )
@@ -160,9 +186,10 @@ def teach(
             audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
         except BatchPending:
             # What is written doesn't hang on the audit: both batches go out together.
-            await _augmented(lesson, correspondent, teacher, ask_all, progress)
+            await _sifted(lesson, correspondent, teacher, ask_all, progress)
             raise
-        found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
+        sifted = await _sifted(lesson, correspondent, teacher, ask_all, progress)
+        found = sifted.augmented
         taught = Taught(
             model=correspondent.model,
             endpoint=correspondent.endpoint,
@@ -175,8 +202,11 @@ def teach(
             num_unparsed=len(found.unparsed),
             num_failed=len(found.failed),
             num_short=len(found.short_of),
+            funnel=sifted.funnel,
+            drops=sifted.drops,
+            diversity=sifted.diversity,
         )
-        return taught, found.candidates
+        return taught, sifted
 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
@@ -237,38 +267,7 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
 
 
 def _known(recipe: Recipe, replies: RequestStore) -> Correspondent:
-    """Return the correspondent as far as can be told without asking: for plans and recordings."""
-    assert recipe.teacher is not None, "read_lesson refuses a recipe without a teacher"
-    form = ReplyForm.PROMPT if isinstance(recipe.teacher, LocalTeacher) else ReplyForm.SCHEMA
-    strictest = Correspondent(endpoint=plugins.endpoint_of(recipe), model=recipe.teacher.model, form=form)
-    if isinstance(recipe.teacher, Endpoint):
-        for form in ReplyForm:
-            candidate = replace(strictest, form=form)
-            if replies.find(candidate.probe(recipe.audit).key):
-                return candidate
-    return strictest
-
-
-async def _probed(recipe: Recipe, teacher: Teacher, replies: RequestStore) -> Correspondent:
-    """Return the correspondent with the strictest form of reply that the endpoint knows; found out once, then kept."""
-    known = _known(recipe, replies)
-    if not isinstance(recipe.teacher, Endpoint) or replies.find(known.probe(recipe.audit).key):
-        return known
-    last: TeacherFailure | None = None
-    for form in ReplyForm:
-        candidate = replace(known, form=form)
-        try:
-            await teacher.ask(candidate.probe(recipe.audit))
-        except TeacherFailure as failure:
-            if failure.kind != FailureKind.BAD_REQUEST:
-                raise
-            last = failure
-            continue
-        return candidate
-    raise TeacherFailure(
-        f"{last}: even a plain request to {known.model} is refused; check teacher.model and teacher.base_url",
-        kind=FailureKind.BAD_REQUEST,
-    )
+    return known_correspondent(recipe, plugins.endpoint_of(recipe), replies)
 
 
 def _pilot(replies: RequestStore, correspondent: Correspondent, prompt: str) -> Pilot | None:
@@ -298,7 +297,11 @@ async def _with_teacher(
         max_minutes=limits.max_minutes,
         seed=derive_seed(lesson.recipe.seed, "retries"),
     ) as (teacher, ask_all):
-        return await work(await _probed(lesson.recipe, teacher, replies), teacher, ask_all)
+        return await work(
+            await probed_correspondent(lesson.recipe, _known(lesson.recipe, replies), teacher, replies),
+            teacher,
+            ask_all,
+        )
 
 
 def _bring_recording(lesson: Lesson, replies: RequestStore) -> None:
@@ -308,6 +311,21 @@ def _bring_recording(lesson: Lesson, replies: RequestStore) -> None:
 
 def _first_requests(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
     return first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)
+
+
+def _requests_about_rows(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
+    """Return as many requests as votes and judgements may take, each about its row's source instead of the row."""
+    filters, augment = lesson.recipe.filters, lesson.recipe.augment
+    if augment is None:
+        return []
+    per_item = sum(section.per_item for section in (augment.rewrite, augment.new) if section)
+    rows = [example for example in lesson.splits.train for _ in range(per_item)]
+    label, judge, task = filters.label, filters.judge, lesson.task
+    votes = [(one, rollout) for one in rows for rollout in range(label.votes)] if label else []
+    return [
+        *(correspondent.answer(one, task, label, rollout) for one, rollout in votes if label),
+        *(correspondent.judge(one, one, task, judge) for one in rows if judge),
+    ]
 
 
 async def _audited(
@@ -336,6 +354,38 @@ async def _augmented(
         task=lesson.task,
         settings=lesson.augment,
         progress=progress,
+    )
+
+
+async def _sifted(
+    lesson: Lesson, correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany, progress: Progress
+) -> Sifted:
+    found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
+    filters = lesson.recipe.filters
+    progress.work("filtering the teacher's rows")
+    filtered = await filter_candidates(
+        teacher,
+        ask_all,
+        correspondent=correspondent,
+        candidates=found.candidates,
+        splits=lesson.splits,
+        task=lesson.task,
+        settings=filters,
+        progress=progress,
+    )
+    rows = ledger_rows(found, filtered, lesson.augment.arms)
+    groups = {
+        "real": lesson.splits.train,
+        "written": [one.example for one in found.candidates],
+        "kept": [one.example for one in filtered.kept],
+    }
+    return Sifted(
+        augmented=found,
+        filtered=filtered,
+        rows=rows,
+        funnel=funnel(rows, filters.active),
+        drops=drop_counts(rows),
+        diversity=diversity(groups, lesson.task.labels),
     )
 
 

@@ -63,3 +63,45 @@ def shingles(text: str, *, size: int = 5) -> frozenset[str]:
     """
     letters = normalise(text).replace(" ", "")
     return frozenset(letters[start : start + size] for start in range(max(1, len(letters) - size + 1)))
+
+
+# Scripts that put no spaces between words: there each letter is a unit of its own.
+_UNIT = regex.compile(
+    r"""
+    [\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]
+      \p{M}*
+    | (?: (?! [\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}
+           \p{Script=Myanmar}] ) [\p{L}\p{N}] \p{M}* )+
+    """,
+    regex.VERBOSE,
+)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of the normalised text; in scripts without spaces between words, its letters.
+
+    >>> words("Does it help?")
+    ['does', 'it', 'help']
+    >>> words("IL-2 有效吗？")
+    ['il', '2', '有', '效', '吗']
+    """
+    return list(map(str, _UNIT.findall(normalise(text))))
+
+
+def num_columns(text: str) -> int:
+    """Return the columns that a text takes: wide letters two, marks that sit on another letter none.
+
+    >>> num_columns("有效吗？"), num_columns("Is it?")
+    (8, 6)
+    """
+    shown = [letter for letter in text if unicodedata.category(letter) not in ("Mn", "Me", "Cf")]
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in shown)
+
+
+def holds_word(text: str, word: str) -> bool:
+    """Return whether a text holds a word whole, in every script: "no" isn't in "known", nor 是 in 是否.
+
+    >>> holds_word("Is it known?", "no"), holds_word("Yes or NO?", "no"), holds_word("是否有效？", "是")
+    (False, True, False)
+    """
+    return regex.search(rf"(?<![\p{{L}}\p{{N}}]){regex.escape(word)}(?![\p{{L}}\p{{N}}])", text, regex.I) is not None

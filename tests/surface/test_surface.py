@@ -11,7 +11,8 @@ import pytest
 import typer
 
 import drllama
-from drllama.cli import teacher as _teacher  # noqa: F401  its commands join the others
+from drllama.cli import filtering as _filtering  # noqa: F401  their commands join the others
+from drllama.cli import teacher as _teacher  # noqa: F401
 from drllama.cli.app import app
 
 ROOT = Path(__file__).parents[2]

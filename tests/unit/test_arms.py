@@ -7,7 +7,7 @@ from math import comb
 import pytest
 
 from drllama import pipeline, plugins
-from drllama.errors import DataError, OverlapError, RecipeError
+from drllama.errors import DataError, RecipeError
 from drllama.recipe import Finetune, read_recipe, resolve
 from drllama.replies import RequestStore
 from drllama.stages.arms import chosen_arm
@@ -19,6 +19,10 @@ from scripted_student import Script, write_questions, write_recipe
 
 TEACHER = "teacher: {replay: {endpoint: recorded, model: large, recording: RECORDING}}\n"
 ALL_ARMS = "augment: {new: {per_item: 2}, arms: [none, rewrite, new, combined]}\nevaluate: {bootstrap_samples: 100}\n"
+
+
+DRUGS = ("aspirin", "warfarin", "insulin", "morphine")
+RETOLD = "Told anew: the patients were given it twice a day for a month."
 
 
 class Silent:
@@ -38,10 +42,14 @@ class Bench:
         self.record(
             {
                 "id": f"{split}{number}",
-                "rewrite": {"question": f"Is treatment {number} any good?", "long_answer": "So.", "context": "Anew."},
+                "rewrite": {
+                    "question": f"Would doctors recommend {DRUGS[number]}?",
+                    "long_answer": "So.",
+                    "context": RETOLD,
+                },
                 "new": [
-                    {"question": f"New {place} about {number}?", "label": "no", "long_answer": "No."}
-                    for place in (0, 1)
+                    {"question": asked.format(DRUGS[number]), "label": "no", "long_answer": "No."}
+                    for asked in ("Was the price of {} higher then?", "Will the price of {} fall soon?")
                 ],
                 "answer": "yes",
             }
@@ -104,8 +112,7 @@ def test_the_audit_and_the_candidates_travel_with_the_run(bench):
     assert run.taught.audit.student.system == "untrained student"
     assert {one.split for one in (run.taught.audit.student, run.taught.audit.teacher)} == {"dev"}
     folder = bench.store.root / run.id
-    rows = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
-    assert len(rows) == 12
+    assert len(bench.store.ledger(run)) == 12
     assert json.loads((folder / "report.json").read_text())["teacher"]["candidates"] == {"rewrite": 4, "new": 8}
     for name in ("report.html", "report.md"):
         report = (folder / name).read_text(encoding="utf-8").replace("&#39;", "'")
@@ -125,7 +132,9 @@ def test_a_finished_run_with_a_teacher_repeats_nothing(bench):
 def test_other_replies_train_again_only_the_arms_that_hold_them(bench):
     first = bench.run()
     text = (bench.folder / "recorded.jsonl").read_text()
-    (bench.folder / "recorded.jsonl").write_text(text.replace("New 1 about 3?", "Newer 1 about 3?"))
+    (bench.folder / "recorded.jsonl").write_text(
+        text.replace("Will the price of morphine fall soon?", "Will the price of morphine ever fall?")
+    )
     (bench.folder / "runs" / "replies.sqlite").unlink()
     second = bench.run()
     assert second.id != first.id
@@ -136,7 +145,7 @@ def test_without_a_section_augment_no_teacher_is_asked(bench):
     bench.write("evaluate: {bootstrap_samples: 100}\n")
     run = bench.run()
     assert (run.taught, [arm.name for arm in run.arms], run.comparisons) == (None, ["none"], ())
-    assert not (bench.folder / "runs" / run.id / "candidates.jsonl").exists()
+    assert not (bench.folder / "runs" / run.id / "rows.jsonl").exists()
 
 
 def test_one_arm_alone_is_no_comparison(bench):
@@ -144,15 +153,14 @@ def test_one_arm_alone_is_no_comparison(bench):
     assert ([arm.name for arm in run.arms], run.comparisons) == (["combined"], ())
 
 
-def test_a_generated_row_that_is_a_test_question_stops_the_run(bench):
-    leaky = {
-        "question": "Does treatment 0 of test help?",
-        "long_answer": "a",
-        "context": "In test, treatment 0 was given.",
-    }
+def test_a_generated_row_that_is_a_test_question_never_reaches_training(bench):
+    context = "In test, treatment 0 was given."
+    leaky = {"question": "Does treatment 0 of test help?", "long_answer": "a", "context": context}
     bench.record([{"id": "train0", "rewrite": leaky}, {"id": "dev0", "answer": "yes"}])
-    with pytest.raises(OverlapError, match="1 of 12 questions were in this adapter's training"):
-        bench.run("augment.new=null", "augment.arms=[combined]")
+    run = bench.run("augment.new=null", "augment.arms=[none, combined]", "filters.form=null", "filters.duplicates=null")
+    assert [arm.num_generated for arm in run.arms] == [0, 0]
+    (row,) = [row for row in bench.store.ledger(run) if row.kind == "candidate"]
+    assert (row.dropped.by, row.dropped.evidence.source_id) == ("leaks", "test0")
 
 
 def test_the_arm_of_a_finished_run_can_be_named(bench):

@@ -1,7 +1,6 @@
 import json
 import subprocess
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import pytest
 
@@ -11,7 +10,6 @@ from drllama.environment import environment
 from drllama.errors import DataError, MissingExtra, OverlapError, RecipeError, StoreError
 from drllama.recipe import as_yaml, read_recipe
 from drllama.replies import RequestStore
-from drllama.report import rendering
 from drllama.sources import PUBMEDQA_TASK
 from drllama.store import Store
 from drllama.teaching import Limits
@@ -72,14 +70,6 @@ class Bench:
         """How many questions the untrained and the fine-tuned student were asked, and how often one was trained."""
         counts = [len(self.script.questions_asked_of(who)) for who in ("untrained", "fine-tuned")]
         return (*counts, self.script.trainings)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_once():
-    """The reports are real; only their templates are compiled once for all tests rather than once a report."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rendering, "_environment", cache(rendering._environment))
-        yield
 
 
 @pytest.fixture

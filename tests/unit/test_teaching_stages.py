@@ -212,10 +212,10 @@ def test_a_second_round_asks_only_for_what_is_short_and_draws_anew():
     found, teacher = augmented(forgetful, REWRITE_ONLY)
     assert [("treatment 2" in user_text(one), one.rollout) for one in teacher.asked[8:]] == [(True, 2)]
     assert len(found.candidates) == 8
-    assert [(one.parent, one.prompt, one.unparsed.text) for one in found.unparsed] == [
+    assert [(one.asking.parents[0], one.asking.prompt, one.unparsed.text) for one in found.unparsed] == [
         (TRAIN[2].id, "rewrite.v1", "I can't.")
     ]
-    assert found.unparsed[0].call in {one.key for one in teacher.asked}
+    assert found.unparsed[0].asking.call in {one.key for one in teacher.asked}
 
 
 def test_a_second_round_of_new_questions_asks_only_for_the_short_sources():
@@ -276,8 +276,8 @@ def test_the_number_of_rounds_is_bounded_and_what_is_short_is_told():
     assert len({one.key for one in teacher.asked}) == 12
     assert len(found.candidates) == 4
     assert found.short_of == {f"{TRAIN[1].id} rewrite": 2, f"{TRAIN[3].id} rewrite": 2}
-    assert [(one.parent, one.kind) for one in found.failed] == [(TRAIN[1].id, "content filter")] * 4
-    assert {one.parent for one in found.unparsed} == {TRAIN[3].id}
+    assert [(one.asking.parents, one.kind) for one in found.failed] == [((TRAIN[1].id,), "content filter")] * 4
+    assert {one.asking.parents for one in found.unparsed} == {(TRAIN[3].id,)}
     assert len(found.candidates) + len(found.unparsed) + len(found.failed) + found.spare == found.num_requests
 
 
@@ -438,9 +438,10 @@ def test_an_item_that_the_recipe_doesn_t_have_is_passed_over_and_told():
         ('{"rewrite": {}}', "not a JSON object with an id"),
         ({"id": "train0", "new": {"question": "?"}}, "'new' isn't a list"),
         ({"id": "train0", "answer": 1}, "a blind answer is a label's text, not 1"),
-        ({"id": "train0", "rewrite": 7}, "isn't kept here"),
-        ({"id": "train0", "rewrite": "yes"}, "import the recording that holds it first"),
-        ({"id": "train0", "new": ["yes", "no"]}, "import the recording that holds it first"),
+        ({"id": "train0", "rewrite": 7}, "a blind answer is a label's text, not 7"),
+        ({"id": "train1", "rewrite": 7}, "isn't kept here"),
+        ({"id": "train1", "rewrite": "yes"}, "import the recording that holds it first"),
+        ({"id": "train1", "new": ["yes", "no"]}, "import the recording that holds it first"),
     ],
 )
 def test_a_bad_line_is_named(line, said):

@@ -1,11 +1,11 @@
 """Results as aligned plain text: the same on a terminal, in a log and in an e-mail."""
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from drllama.types import Comparison, Estimate, Evaluation, Outcome, Prediction, Run
+from drllama.text import num_columns
+from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -19,9 +19,9 @@ _METRICS = (
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under a header, columns aligned on the left, wide characters counted as two."""
     cells = [list(header), *map(list, rows)]
-    widths = [max(_width(row[column]) for row in cells) for column in range(len(header))]
+    widths = [max(num_columns(row[column]) for row in cells) for column in range(len(header))]
     lines = [
-        "  ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(cell + " " * (width - num_columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
@@ -54,7 +54,11 @@ def run_summary(run: Run, store: Path) -> str:
     """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
     arm = run.arm()
     sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
-    taught = [f"teacher {run.taught.model}: {run.taught.audit.verdict}"] if run.taught else []
+    taught = (
+        [f"teacher {run.taught.model}: {run.taught.audit.verdict}", f"its rows: {funnel_line(run.taught.funnel)}"]
+        if run.taught
+        else []
+    )
     epochs = [
         f"the weights are those after epoch {one.finetuned.chosen_epoch} of {len(one.finetuned.epochs)}"
         + (f" ({one.system})" if len(run.arms) > 1 else "")
@@ -77,6 +81,15 @@ def run_summary(run: Run, store: Path) -> str:
     )
 
 
+def funnel_line(funnel: Sequence[FunnelStep]) -> str:
+    """Return how many rows got how far, on one line.
+
+    >>> funnel_line([FunnelStep(name="asked", counts={"new": 3}), FunnelStep(name="kept", counts={"new": 2})])
+    'asked 3 -> kept 2'
+    """
+    return " -> ".join(f"{step.name} {sum(step.counts.values())}" for step in funnel)
+
+
 def answer_lines(answer: Prediction) -> str:
     """Return one answer: the label, then each label's probability among the labels."""
     if answer.choice is None or answer.scores_nats is None:
@@ -92,9 +105,3 @@ def _estimate(estimate: Estimate | None) -> str:
     if estimate is None:
         return "-"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _width(text: str) -> int:
-    """Return the columns that a text takes on a screen: wide letters two, marks that sit on another letter none."""
-    shown = [letter for letter in text if unicodedata.category(letter) not in ("Mn", "Me", "Cf")]
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in shown)

@@ -24,21 +24,23 @@ class Form(Section):
     """What a row shows by itself."""
 
     min_question_characters: Whole = Field(12, ge=1)
-    """Shorter questions are dropped."""
+    """Shorter questions are dropped; letters as wide as Chinese ones count two, here and below."""
     max_question_characters: Whole = Field(400, ge=1)
     """Longer questions are dropped."""
     min_context_characters: Whole = Field(40, ge=0)
     """Shorter retold contexts are dropped; a context that the source has is never too short."""
     max_repetition: Real = Field(0.3, ge=0, le=1)
-    """Largest share of word runs that were said before; more is a model that goes in circles."""
+    """Largest share of runs of 4 words (of 8 letters in scripts without spaces) that the same text said before; more
+    is a model that goes in circles."""
     same_script: bool = True
-    """Drop rows in another script or language than their source's."""
+    """Drop rows in another script than their source's, or in another language than the real rows."""
     must_ask: bool = True
     """Drop questions that ask nothing."""
     label_in_question: bool = False
-    """Whether a question may hold its own label as a word, such as "..., yes or no?" or "Is the answer no?"."""
-    max_conclusion_overlap: Real = Field(0.6, gt=0, le=1)
-    """Largest share of the conclusion's words that one sentence of a retold context may hold; more gives it away."""
+    """Whether a question may name its own label, as in "Is the answer no?"; one that names several labels may."""
+    max_conclusion_overlap: Real = Field(0.4, gt=0, le=1)
+    """Largest share of the conclusion's words, frequent ones aside, that one of the last three sentences of a retold
+    context may hold, unless a sentence of the source's own context holds as many; more gives the answer away."""
 
 
 class Duplicates(Section):
@@ -101,6 +103,13 @@ class Balance(Section):
     at_most: Whole | None = Field(None, ge=1)
     """Keep at most so many rows; null: all."""
 
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        shares = self.shares
+        if shares is not None and (min(shares.values(), default=-1.0) < 0 or abs(sum(shares.values()) - 1) > 1e-6):
+            raise ValueError("shares must be at least 0 and add up to 1")
+        return self
+
 
 class Filters(Section):
     """Which candidates reach the student; the first filter that objects drops a row, with its reason and evidence."""
@@ -119,6 +128,11 @@ class Filters(Section):
     """A judgement by the teacher; null: not asked for."""
     balance: Balance | None = None
     """Shares of the labels; null: as they come."""
+
+    @property
+    def active(self) -> tuple[FilterName, ...]:
+        """Return the filters that look, in their order."""
+        return tuple(name for name in self.order if getattr(self, name) is not None)
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:

@@ -13,11 +13,14 @@ from drllama.types import (
     ArmName,
     ClassScores,
     Comparison,
+    Diversity,
+    DropCount,
     Epoch,
     Estimate,
     Evaluation,
     Example,
     Finetuned,
+    FunnelStep,
     Label,
     Outcome,
     Prediction,
@@ -130,6 +133,12 @@ class TeacherLine:
     num_unparsed: int
     num_failed: int
     num_short: int
+    methods: tuple[str, ...]
+    """How rows were asked for: the columns of the next two."""
+    funnel: tuple[FunnelStep, ...]
+    drops: tuple[DropCount, ...]
+    """What stopped rows, the most frequent first."""
+    diversity: tuple[Diversity, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +264,10 @@ def _teacher_line(run: Run) -> TeacherLine | None:
         num_unparsed=run.taught.num_unparsed,
         num_failed=run.taught.num_failed,
         num_short=run.taught.num_short,
+        methods=tuple(run.taught.funnel[0].counts),
+        funnel=run.taught.funnel,
+        drops=run.taught.drops,
+        diversity=run.taught.diversity,
     )
 
 

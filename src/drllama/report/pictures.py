@@ -10,7 +10,7 @@ from math import sqrt
 from unicodedata import east_asian_width
 
 from drllama.report.contents import System
-from drllama.types import Label
+from drllama.types import FunnelStep, Label
 
 _LONGEST_NAME = 28
 # About the mean width of a letter of the page's font at its size: a wider text only comes nearer to the edge.
@@ -114,6 +114,66 @@ class ReliabilityPicture:
     dots: tuple[Dot, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelPart:
+    """The rows of one method in one step of the funnel."""
+
+    x: float
+    width: float
+    method: str
+    count: int
+    opacity: float
+    """Of its fill: methods differ in nothing else."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelBar:
+    """One step of the funnel."""
+
+    y: float
+    name: str
+    total: int
+    end: float
+    parts: tuple[FunnelPart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelPicture:
+    """How many rows got how far, a bar a step."""
+
+    width: float
+    height: float
+    left: float
+    bar_height: float
+    bars: tuple[FunnelBar, ...]
+    key: tuple[FunnelPart, ...]
+    """A mark for each method, to be drawn below."""
+
+
+def funnel_picture(steps: Sequence[FunnelStep]) -> FunnelPicture:
+    """Return the funnel as bars from a common left edge, each cut into the methods' parts."""
+    left, right, top, row_height, width = 110.0, 70.0, 10.0, 30.0, 640.0
+    most = max((sum(step.counts.values()) for step in steps), default=0) or 1
+    methods = list(steps[0].counts) if steps else []
+    opacity = {method: 0.85 - 0.45 * number / max(1, len(methods) - 1) for number, method in enumerate(methods)}
+    bars = []
+    for number, step in enumerate(steps):
+        x, parts = left, []
+        for method, count in step.counts.items():
+            part = (width - left - right) * count / most
+            parts.append(FunnelPart(x=x, width=part, method=method, count=count, opacity=opacity[method]))
+            x += part
+        total = sum(step.counts.values())
+        y = top + row_height * number
+        bars.append(FunnelBar(y=y, name=shorten(step.name, 14), total=total, end=x, parts=tuple(parts)))
+    key = tuple(
+        FunnelPart(x=left + 110 * number, width=12, method=method, count=0, opacity=opacity[method])
+        for number, method in enumerate(methods)
+    )
+    height = top + row_height * len(steps) + 30
+    return FunnelPicture(width=width, height=height, left=left, bar_height=20, bars=tuple(bars), key=key)
 
 
 def intervals_picture(systems: Sequence[System], main: System) -> IntervalsPicture:

@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING
 
 from drllama.report.contents import ReportContents, System
-from drllama.report.pictures import confusion_picture, intervals_picture, reliability_picture
+from drllama.report.pictures import confusion_picture, funnel_picture, intervals_picture, reliability_picture
 from drllama.types import Estimate
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def report_html(contents: ReportContents) -> str:
             intervals_picture=intervals_picture(contents.systems, contents.finetuned),
             confusion_picture=confusion_picture(contents.finetuned, contents.labels),
             reliability_picture=reliability_picture(contents.finetuned),
+            funnel_picture=funnel_picture(contents.teacher.funnel if contents.teacher else ()),
         )
         + "\n"
     )
@@ -77,6 +79,7 @@ def escape_markdown(text: str) -> str:
     return line.replace("](", "]\\(")
 
 
+@cache
 def _environment(*, autoescape: bool, finalize: Callable[[object], object]) -> "SandboxedEnvironment":
     from jinja2 import PackageLoader, StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment

@@ -79,6 +79,8 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
             "The teacher wrote new questions although it isn't clearly better than the majority answer: their labels "
             "may be no better than guesses."
         )
+    if run.taught and not sum(run.taught.funnel[-1].counts.values()):
+        found.append("The filters kept none of the teacher's rows: the arms that were to have some had none.")
     choices = {prediction.choice for prediction in finetuned.predictions}
     if len(choices) == 1 and (choice := finetuned.predictions[0].choice) is not None:
         found.append(f"The fine-tuned student answered '{choice}' to every question.")

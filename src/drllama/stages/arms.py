@@ -15,18 +15,22 @@ SYSTEMS = {
 """An arm's name among evaluations and in reports."""
 
 
-def rows_of(arm: ArmName, train: Sequence[Example], candidates: Sequence[Candidate]) -> tuple[Example, ...]:
-    """Return the training rows of an arm: the real ones, then the teacher's."""
+def methods_of(arm: ArmName) -> tuple[str, ...]:
+    """Return how the teacher's rows that an arm trains on were made."""
     match arm:
         case ArmName.NONE:
-            methods: tuple[str, ...] = ()
+            return ()
         case ArmName.REWRITE | ArmName.NEW:
-            methods = (arm.value,)
+            return (arm.value,)
         case ArmName.COMBINED:
-            methods = ("rewrite", "new")
+            return ("rewrite", "new")
         case _ as other:
             assert_never(other)
-    return (*train, *(one.example for one in candidates if _method(one) in methods))
+
+
+def rows_of(arm: ArmName, train: Sequence[Example], candidates: Sequence[Candidate]) -> tuple[Example, ...]:
+    """Return the training rows of an arm: the real ones, then the teacher's."""
+    return (*train, *(one.example for one in candidates if _method(one) in methods_of(arm)))
 
 
 def chosen_arm(arms: Sequence[Arm], settings: Finetune) -> ArmName:

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 from drllama.errors import RecipeError, TeacherFailure
 from drllama.parsing import Invented, Retold, parse_new, parse_rewrite
 from drllama.protocols import AnswerMany, Progress, Teacher
-from drllama.recipe import Augment
+from drllama.recipe import Augment, New, Rewrite
 from drllama.stages.correspond import Correspondent
 from drllama.text import normalise
-from drllama.types import Candidate, Example, Reply, Synthetic, Task, TeacherRequest, Unparsed
+from drllama.types import Asking, Candidate, Example, Method, Reply, Synthetic, Task, TeacherRequest, Unparsed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnparsedReply:
     """A reply, or an item of one, that couldn't be read."""
 
-    call: str
-    parent: str
-    prompt: str
+    asking: Asking
+    place: int
+    """Which of the reply's items it is, from 0; 0 too where no items could be made out."""
     unparsed: Unparsed
 
 
@@ -27,9 +27,7 @@ class UnparsedReply:
 class FailedRequest:
     """A request that got no reply after all attempts that its kind of failure allows."""
 
-    call: str
-    parent: str
-    prompt: str
+    asking: Asking
     kind: str
     message: str
 
@@ -59,7 +57,7 @@ class _Order:
     """What is wanted of one training example by one method."""
 
     parent: Example
-    method: str
+    method: Method
     wanted: int
     first_rollout: int
 
@@ -150,10 +148,15 @@ def _read(
     harvest: _Harvest,
     place: int,
 ) -> None:
-    parent, key, prompt = order.parent, request.key, request.prompt
+    asking = Asking(
+        method=order.method,
+        parents=(order.parent.id,),
+        call=request.key,
+        prompt=request.prompt,
+        rollout=request.rollout,
+    )
     if isinstance(outcome, TeacherFailure):
-        failed = FailedRequest(call=key, parent=parent.id, prompt=prompt, kind=outcome.kind, message=str(outcome))
-        harvest.failed.append(failed)
+        harvest.failed.append(FailedRequest(asking=asking, kind=outcome.kind, message=str(outcome)))
         harvest.given += 1
         return
     found: Sequence[Retold | Invented | Unparsed]
@@ -166,13 +169,13 @@ def _read(
     harvest.given += len(found)
     for at, item in enumerate(found):
         if isinstance(item, Unparsed):
-            harvest.unparsed.append(UnparsedReply(call=key, parent=parent.id, prompt=prompt, unparsed=item))
-        elif (same := (parent.id, order.method, normalise(item.question))) in harvest.questions:
+            harvest.unparsed.append(UnparsedReply(asking=asking, place=at, unparsed=item))
+        elif (same := (order.parent.id, order.method, normalise(item.question))) in harvest.questions:
             harvest.duplicates += 1
         else:
             harvest.questions.add(same)
-            example = example_of(item, parent, call=key, place=at)
-            harvest.readable[place].append(Candidate(example=example, prompt=prompt, rollout=request.rollout))
+            example = example_of(item, order.parent, call=asking.call, place=at)
+            harvest.readable[place].append(Candidate(example=example, prompt=asking.prompt, rollout=asking.rollout))
 
 
 def example_of(item: Retold | Invented, parent: Example, *, call: str, place: int) -> Example:
@@ -209,11 +212,8 @@ def first_requests(
 
 
 def _orders(train: Sequence[Example], task: Task, settings: Augment) -> list[_Order]:
-    wanted = {
-        method: section.per_item
-        for method, section in (("rewrite", settings.rewrite), ("new", settings.new))
-        if section
-    }
+    sections: tuple[tuple[Method, Rewrite | New | None], ...] = (("rewrite", settings.rewrite), ("new", settings.new))
+    wanted = {method: section.per_item for method, section in sections if section}
     if "new" in wanted and any(example.options for example in train):
         raise RecipeError(
             "augment.new: a new question would need answer options of its own, and no template writes them yet; "

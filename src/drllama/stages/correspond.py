@@ -1,12 +1,25 @@
 """Writing requests to a teacher: which template, which values, which rollout."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from drllama.parsing import answer_schema, new_schema, rewrite_schema
+from drllama.errors import TeacherFailure
+from drllama.parsing import answer_schema, judge_schema, new_schema, rewrite_schema
 from drllama.prompts import teacher_prompt
-from drllama.recipe import Audit, Augment, New, Rewrite, Sampling
-from drllama.types import Example, Message, ReplyForm, Task, TeacherRequest
+from drllama.protocols import Replies, Teacher
+from drllama.recipe import (
+    Audit,
+    Augment,
+    Endpoint,
+    Judge,
+    LabelKept,
+    LocalTeacher,
+    New,
+    Recipe,
+    Rewrite,
+    Sampling,
+)
+from drllama.types import Example, FailureKind, Message, ReplyForm, Task, TeacherRequest
 from drllama.types import Sampling as SentSampling
 
 
@@ -49,7 +62,7 @@ class Correspondent:
         schema = new_schema(task.labels, settings.per_item)
         return self._request(settings.prompt, values, schema, augment.sampling, rollout)
 
-    def answer(self, example: Example, task: Task, audit: Audit, rollout: int = 0) -> TeacherRequest:
+    def answer(self, example: Example, task: Task, asking: Audit | LabelKept, rollout: int = 0) -> TeacherRequest:
         """Return the request for a blind answer: neither label nor long answer is in it."""
         values = {
             "instruction": task.instruction,
@@ -58,7 +71,20 @@ class Correspondent:
             "question": example.question,
             "options": _options(example, task),
         }
-        return self._request(audit.prompt, values, answer_schema(task.labels), audit.sampling, rollout)
+        return self._request(asking.prompt, values, answer_schema(task.labels), asking.sampling, rollout)
+
+    def judge(self, example: Example, source: Example, task: Task, judge: Judge) -> TeacherRequest:
+        """Return the request for a judgement of a candidate by its source's context."""
+        values = {
+            "instruction": task.instruction,
+            "labels": task.labels,
+            "context": source.context,
+            "question": example.question,
+            "label": example.label,
+            "long_answer": example.long_answer,
+            "options": _options(example, task),
+        }
+        return self._request(judge.prompt, values, judge_schema(task.labels), judge.sampling, 0)
 
     def probe(self, audit: Audit) -> TeacherRequest:
         """Return a small request that only an endpoint that knows this form of reply answers."""
@@ -96,3 +122,43 @@ class Correspondent:
 
 def _options(example: Example, task: Task) -> list[tuple[str, str]]:
     return list(zip(task.labels, example.options, strict=True)) if example.options else []
+
+
+def known_correspondent(recipe: Recipe, endpoint: str, replies: Replies) -> Correspondent:
+    """Return the correspondent at an endpoint as far as can be told without asking: for plans and recordings."""
+    assert recipe.teacher is not None, "a recipe without a teacher has no correspondent"
+    form = ReplyForm.PROMPT if isinstance(recipe.teacher, LocalTeacher) else ReplyForm.SCHEMA
+    strictest = Correspondent(endpoint=endpoint, model=recipe.teacher.model, form=form)
+    if isinstance(recipe.teacher, Endpoint):
+        for form in ReplyForm:
+            candidate = replace(strictest, form=form)
+            if replies.find(candidate.probe(recipe.audit).key):
+                return candidate
+    return strictest
+
+
+async def probed_correspondent(
+    recipe: Recipe, known: Correspondent, teacher: Teacher, replies: Replies
+) -> Correspondent:
+    """Return the correspondent with the strictest form of reply that the endpoint knows; found out once, then kept.
+
+    Raises:
+        TeacherFailure: even a plain request is refused.
+    """
+    if not isinstance(recipe.teacher, Endpoint) or replies.find(known.probe(recipe.audit).key):
+        return known
+    last: TeacherFailure | None = None
+    for form in ReplyForm:
+        candidate = replace(known, form=form)
+        try:
+            await teacher.ask(candidate.probe(recipe.audit))
+        except TeacherFailure as failure:
+            if failure.kind != FailureKind.BAD_REQUEST:
+                raise
+            last = failure
+            continue
+        return candidate
+    raise TeacherFailure(
+        f"{last}: even a plain request to {known.model} is refused; check teacher.model and teacher.base_url",
+        kind=FailureKind.BAD_REQUEST,
+    )

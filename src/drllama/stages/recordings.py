@@ -2,8 +2,8 @@
 
 A line is one source item: ``id`` (its source id), ``rewrite`` {question, long_answer, context} or a list of them,
 ``new`` [{question, label, long_answer}, ...], ``answer`` (its blind answer to the item's own question); any may be
-missing. A line of blind answers alone holds labels instead: ``question``, ``rewrite``, ``new`` [label, ...]; those to
-rewrites and new questions need the recording that holds these in the store already.
+missing. A line of blind answers alone holds labels instead: ``question``, ``rewrite``, ``new`` [label, ...]; what they
+answer must stand in a line before them, or in the store already.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from drllama.errors import DataError
 from drllama.parsing import Invented, Retold, parse_new, parse_rewrite
-from drllama.recipe import Augment, Recipe, Rewrite
+from drllama.recipe import Audit, Augment, LabelKept, Recipe, Rewrite
 from drllama.stages.augment import example_of
 from drllama.stages.correspond import Correspondent
 from drllama.types import Example, Finish, Reply, Task, TeacherCall, TeacherRequest, Unparsed
@@ -45,7 +45,10 @@ def recorded_calls(
     Raises:
         DataError: a line can't be read; the message names it.
     """
-    recorder = _Recorder(correspondent=correspondent, task=task, recipe=recipe, find=find)
+    told: dict[str, Reply] = {}
+    recorder = _Recorder(
+        correspondent=correspondent, task=task, recipe=recipe, find=lambda key: told.get(key) or find(key)
+    )
     calls: list[TeacherCall] = []
     unknown: list[str] = []
     by_source_id: dict[str, list[Example]] = {}
@@ -64,9 +67,11 @@ def recorded_calls(
                 unknown.append(source_id)
             case [example]:
                 try:
-                    calls += (TeacherCall(request=one, reply=reply) for one, reply in recorder.calls(item, example))
+                    found = [TeacherCall(request=one, reply=reply) for one, reply in recorder.calls(item, example)]
                 except DataError as error:
                     raise DataError(f"{where} line {number}: {error}") from error
+                calls += found
+                told.update((call.request.key, call.reply) for call in found)
             case several:
                 raise DataError(
                     f"{where} line {number}: {len(several)} questions have the id {source_id}; name them apart"
@@ -86,7 +91,7 @@ class _Recorder:
     def calls(self, item: Mapping[str, object], example: Example) -> Iterator[tuple[TeacherRequest, Reply]]:
         for name in ("answer", "question"):
             if item.get(name) is not None:
-                yield self._answer(example, item[name])
+                yield self._answer(example, item[name], self.recipe.audit)
         augment = self.recipe.augment
         if augment and augment.rewrite and (found := item.get("rewrite")) is not None:
             yield from self._rewrites(found if isinstance(found, list) else [found], example, augment, augment.rewrite)
@@ -104,7 +109,7 @@ class _Recorder:
                 yield request, _reply(rewrite)
             else:
                 retold = parse_rewrite(self._kept(request), retell_context=settings.retell_context)
-                yield self._answer(_candidate(retold, example, request.key, 0), rewrite)
+                yield self._answer(_candidate(retold, example, request.key, 0), rewrite, self._voting)
 
     def _new(
         self, found: Sequence[object], example: Example, request: TeacherRequest
@@ -116,12 +121,16 @@ class _Recorder:
         if isinstance(items, Unparsed) or len(items) != len(found):
             raise DataError(f"'new' has {len(found)} labels, the recorded reply another number of questions")
         for place, (invented, label) in enumerate(zip(items, found, strict=True)):
-            yield self._answer(_candidate(invented, example, request.key, place), label)
+            yield self._answer(_candidate(invented, example, request.key, place), label, self._voting)
 
-    def _answer(self, example: Example, label: object) -> tuple[TeacherRequest, Reply]:
+    @property
+    def _voting(self) -> Audit | LabelKept:
+        return self.recipe.filters.label or self.recipe.audit
+
+    def _answer(self, example: Example, label: object, asking: Audit | LabelKept) -> tuple[TeacherRequest, Reply]:
         if not isinstance(label, str):
             raise DataError(f"a blind answer is a label's text, not {json.dumps(label, ensure_ascii=False)}")
-        return self.correspondent.answer(example, self.task, self.recipe.audit), _reply({"label": label})
+        return self.correspondent.answer(example, self.task, asking), _reply({"label": label})
 
     def _kept(self, request: TeacherRequest) -> str:
         reply = self.find(request.key)

@@ -1,7 +1,7 @@
 """What becomes of candidates: kept, or dropped with who dropped them, why, and the evidence."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from drllama.types.questions import Label, SplitName
@@ -35,8 +35,12 @@ class Votes:
 
     def agreement(self, label: Label) -> float:
         """Return the share of all answers, silent ones too, that chose this label; 0 without answers."""
-        asked = sum(self.counts.values()) + self.num_unparsed + self.num_failed
-        return self.counts.get(label, 0) / asked if asked else 0.0
+        return self.counts.get(label, 0) / self.num_asked if self.num_asked else 0.0
+
+    @property
+    def num_asked(self) -> int:
+        """Return how many answers were asked for."""
+        return sum(self.counts.values()) + self.num_unparsed + self.num_failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +56,23 @@ class Quoted:
     """The words that gave it away."""
 
     text: str
+    measured: Measured | None = None
+    """What was measured of them; None: nothing, that they stand there is enough."""
 
 
-Evidence: TypeAlias = Neighbour | Votes | Measured | Quoted
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a grounded judge says of a candidate, from the source's context."""
+
+    supported: bool
+    """The context supports the candidate's answer."""
+    label: Label
+    """The answer that the judge would give."""
+    reason: str
+    """Why, in the judge's words."""
+
+
+Evidence: TypeAlias = Neighbour | Votes | Judgement | Measured | Quoted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,5 +103,49 @@ class Filtered:
     dropped: tuple[Dropped, ...]
     votes: Mapping[str, Votes]
     """By candidate id, of all that were voted on, dropped ones too."""
+    judgements: Mapping[str, Judgement] = field(default_factory=dict)
+    """By candidate id, of all that were judged readably."""
     unjudged: tuple[str, ...] = ()
-    """Ids of candidates whose judge gave no readable verdict: neither a pass nor a fail of the judge."""
+    """Ids of candidates whose judge gave no readable verdict: neither a pass nor a fail of the judge. They are among
+    the dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunnelStep:
+    """How many rows got so far."""
+
+    name: str
+    """``asked``, ``parsed``, what passing each filter means, ``kept``."""
+    counts: Mapping[str, int]
+    """By method."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCount:
+    """How many rows one filter dropped for one reason."""
+
+    by: str
+    """The filter's name; ``unparsed`` and ``failed`` for what never was a row."""
+    reason: str
+    counts: Mapping[str, int]
+    """By method."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diversity:
+    """How varied some rows are; groups of different size are compared at the same number of rows."""
+
+    rows: str
+    """Whose: ``real``, ``written``, ``kept``."""
+    num_rows: int
+    num_compared: int
+    """Rows behind the next three numbers, drawn by hash: these numbers depend on how many rows there are."""
+    distinct_1: float
+    """Different words as a share of all words of the questions."""
+    distinct_2: float
+    """The same of pairs of words."""
+    self_similarity: float
+    """Mean similarity of a question to the one most like it: Jaccard of character 5-grams."""
+    label_shares: Mapping[Label, float]
+    question_columns: tuple[float, float, float]
+    """Quartiles of the questions' lengths; letters as wide as Chinese ones count two."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from drllama.types.answers import Comparison, Evaluation
+from drllama.types.filtering import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
 from drllama.types.teaching import Audit
 
@@ -109,6 +110,12 @@ class Taught:
     """Requests without a reply."""
     num_short: int
     """Sources that gave fewer items than wanted."""
+    funnel: tuple[FunnelStep, ...]
+    """How many rows got how far, from ``asked`` to ``kept``."""
+    drops: tuple[DropCount, ...]
+    """What stopped the others, the most frequent first."""
+    diversity: tuple[Diversity, ...]
+    """Of the real rows, of all candidates, and of those kept; a group without rows is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,78 @@
+"""The ledger of what was asked of a teacher: one row for each item, with what became of it."""
+
+from collections.abc import Iterator, Sequence
+
+from drllama.stages.arms import methods_of
+from drllama.stages.augment import Augmented, FailedRequest, UnparsedReply
+from drllama.types import (
+    ArmName,
+    Asking,
+    Candidate,
+    CandidateRow,
+    Drop,
+    FailedRow,
+    Filtered,
+    LedgerRow,
+    Synthetic,
+    UnparsedRow,
+)
+
+
+def ledger_rows(augmented: Augmented, filtered: Filtered, arms: Sequence[ArmName]) -> tuple[LedgerRow, ...]:
+    """Return a row for each candidate, in the candidates' order, then for what was unreadable and what failed.
+
+    Items that a teacher gave beyond what was wanted of their source aren't asked for, and have no row.
+    """
+    drops = {one.candidate.id: Drop(by=one.by, reason=one.reason, evidence=one.evidence) for one in filtered.dropped}
+    kept = {one.id for one in filtered.kept}
+    assert len(augmented.candidates) == len(kept) + len(drops), "given = kept + dropped"
+    assert kept.isdisjoint(drops)
+    return (
+        *(_candidate(one, filtered, drops.get(one.id), arms) for one in augmented.candidates),
+        *(_unparsed(one) for one in augmented.unparsed),
+        *(_failed(one) for one in augmented.failed),
+    )
+
+
+def kept_rows(rows: Sequence[LedgerRow]) -> Iterator[CandidateRow]:
+    """Yield the rows that reach a student."""
+    return (row for row in rows if isinstance(row, CandidateRow) and row.dropped is None)
+
+
+def _candidate(candidate: Candidate, filtered: Filtered, drop: Drop | None, arms: Sequence[ArmName]) -> CandidateRow:
+    example, origin = candidate.example, candidate.example.origin
+    assert isinstance(origin, Synthetic), candidate
+    return CandidateRow(
+        id=candidate.id,
+        asking=Asking(
+            method=origin.method,
+            parents=origin.parents,
+            call=origin.call,
+            prompt=candidate.prompt,
+            rollout=candidate.rollout,
+        ),
+        place=origin.place,
+        question=example.question,
+        context=example.context,
+        options=example.options,
+        label=str(example.label),
+        long_answer=example.long_answer,
+        group=example.group,
+        dropped=drop,
+        votes=filtered.votes.get(candidate.id),
+        judgement=filtered.judgements.get(candidate.id),
+        arms=() if drop else tuple(arm for arm in arms if origin.method in methods_of(arm)),
+    )
+
+
+def _unparsed(reply: UnparsedReply) -> UnparsedRow:
+    return UnparsedRow(
+        id=f"{reply.asking.call[:16]}:{reply.place}",
+        asking=reply.asking,
+        text=reply.unparsed.text,
+        reason=reply.unparsed.reason,
+    )
+
+
+def _failed(request: FailedRequest) -> FailedRow:
+    return FailedRow(id=request.asking.call[:16], asking=request.asking, failure=request.kind, message=request.message)
