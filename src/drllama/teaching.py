@@ -1,9 +1,8 @@
 """The stories around a teacher: plan, audit, preview and augment, each over the same store of replies."""
 
 import asyncio
-import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +25,6 @@ from drllama.stats import diversity, drop_counts, funnel
 from drllama.stats.power import detectable_difference
 from drllama.types import (
     Audit,
-    Candidate,
     Diversity,
     DropCount,
     Filtered,
@@ -297,11 +295,8 @@ async def _with_teacher(
         max_minutes=limits.max_minutes,
         seed=derive_seed(lesson.recipe.seed, "retries"),
     ) as (teacher, ask_all):
-        return await work(
-            await probed_correspondent(lesson.recipe, _known(lesson.recipe, replies), teacher, replies),
-            teacher,
-            ask_all,
-        )
+        known = _known(lesson.recipe, replies)
+        return await work(await probed_correspondent(lesson.recipe, known, teacher, replies), teacher, ask_all)
 
 
 def _bring_recording(lesson: Lesson, replies: RequestStore) -> None:
@@ -387,25 +382,3 @@ async def _sifted(
         drops=drop_counts(rows),
         diversity=diversity(groups, lesson.task.labels),
     )
-
-
-def candidate_lines(candidates: Iterable[Candidate]) -> Iterator[str]:
-    """Yield the candidates as JSON Lines that the jsonl source reads: question, context, label, and where from."""
-    for one in candidates:
-        example = one.example
-        yield json.dumps(
-            {
-                "id": example.origin.source_id,
-                "question": example.question,
-                "context": example.context,
-                **({"options": list(example.options)} if example.options else {}),
-                "label": example.label,
-                "long_answer": example.long_answer,
-                "group": example.group,
-                "method": getattr(example.origin, "method", None),
-                "parents": list(getattr(example.origin, "parents", ())),
-                "prompt": one.prompt,
-                "rollout": one.rollout,
-            },
-            ensure_ascii=False,
-        )

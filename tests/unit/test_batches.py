@@ -186,8 +186,8 @@ def test_what_a_run_needs_of_its_teacher_goes_out_at_one_visit(server, desk, fol
         with pytest.raises(BatchPending):
             teaching.teach(lesson, replies=replies, **told)
         assert [len(lines) for lines in desk.inputs()] == [6, 8]
-        taught, candidates = teaching.teach(lesson, replies=replies, **told)
-    assert (taught.num_requests, len(candidates)) == (8, 12)
+        taught, sifted = teaching.teach(lesson, replies=replies, **told)
+    assert (taught.num_requests, len(sifted.augmented.candidates)) == (8, 12)
     assert len(desk.batches) == 2
 
 

@@ -58,6 +58,7 @@ AUGMENTED = Augmented(
     ),
     failed=(FailedRequest(asking=asking("new"), kind="timeout", message="no answer in 60 s"),),
     spare=4,
+    duplicates=1,
     num_requests=10,
     short_of={},
 )

@@ -95,12 +95,13 @@ def augment(
     from drllama.files import write_whole
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
+    from drllama.stages.ledger import candidate_lines
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
     limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = teaching.augment(lesson, replies=replies, limits=limits, progress=progress)
-    write_whole(out, "".join(f"{line}\n" for line in teaching.candidate_lines(found.candidates)))
+    write_whole(out, "".join(f"{line}\n" for line in candidate_lines(found.candidates)))
     typer.echo(augmented_text(found, out))
 
 

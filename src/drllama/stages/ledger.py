@@ -1,6 +1,7 @@
 """The ledger of what was asked of a teacher: one row for each item, with what became of it."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 
 from drllama.stages.arms import methods_of
 from drllama.stages.augment import Augmented, FailedRequest, UnparsedReply
@@ -34,9 +35,26 @@ def ledger_rows(augmented: Augmented, filtered: Filtered, arms: Sequence[ArmName
     )
 
 
-def kept_rows(rows: Sequence[LedgerRow]) -> Iterator[CandidateRow]:
-    """Yield the rows that reach a student."""
-    return (row for row in rows if isinstance(row, CandidateRow) and row.dropped is None)
+def candidate_lines(candidates: Iterable[Candidate]) -> Iterator[str]:
+    """Yield the candidates as JSON Lines that the jsonl source reads: question, context, label, and where from."""
+    for one in candidates:
+        example = one.example
+        yield json.dumps(
+            {
+                "id": example.origin.source_id,
+                "question": example.question,
+                "context": example.context,
+                **({"options": list(example.options)} if example.options else {}),
+                "label": example.label,
+                "long_answer": example.long_answer,
+                "group": example.group,
+                "method": getattr(example.origin, "method", None),
+                "parents": list(getattr(example.origin, "parents", ())),
+                "prompt": one.prompt,
+                "rollout": one.rollout,
+            },
+            ensure_ascii=False,
+        )
 
 
 def _candidate(candidate: Candidate, filtered: Filtered, drop: Drop | None, arms: Sequence[ArmName]) -> CandidateRow:
