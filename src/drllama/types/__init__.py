@@ -14,12 +14,9 @@ from drllama.types.answers import (
 )
 from drllama.types.batches import BatchRecord, OpenBatch
 from drllama.types.filtering import (
-    Diversity,
-    DropCount,
     Dropped,
     Evidence,
     Filtered,
-    FunnelStep,
     Judgement,
     Measured,
     Neighbour,
@@ -27,6 +24,7 @@ from drllama.types.filtering import (
     Quoted,
     Votes,
 )
+from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.ledger import (
     Asking,
     CandidateRow,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from drllama.types.answers import Comparison, Evaluation
-from drllama.types.filtering import Diversity, DropCount, FunnelStep
+from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
 from drllama.types.teaching import Audit
 
