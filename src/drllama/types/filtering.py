@@ -7,6 +7,8 @@ from typing import Literal, TypeAlias
 from drllama.types.questions import Label, SplitName
 from drllama.types.teaching import Candidate
 
+How: TypeAlias = Literal["document", "exact", "near", "edited", "n-gram", "semantic"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
@@ -18,9 +20,10 @@ class Neighbour:
     question: str
     similarity: float
     """0 to 1; of ``how``."""
-    how: Literal["exact", "document", "near", "edited", "n-gram", "semantic"]
+    how: How
     """``exact``: the same but for letter case and white space; ``document``: made from one document; ``near``: Jaccard
-    of character n-grams; ``edited``: a few words differ; ``n-gram``: a long run of words shared; ``semantic``: cosine
+    of character n-grams; ``edited``: a few words differ, Jaccard of words; ``n-gram``: the share
+    of its runs of words that stand there too; ``semantic``: cosine
     of encoded questions."""
 
 
@@ -107,3 +110,49 @@ class Filtered:
     """By candidate id, of all that were judged readably."""
     unjudged: tuple[str, ...] = ()
     """Ids of candidates whose judge gave no readable verdict: neither a pass nor a fail of the judge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lookalike:
+    """A row to train on that is like a dev or test row."""
+
+    source_id: str
+    question: str
+    real: bool
+    """Whether a person wrote it."""
+    neighbour: Neighbour
+    fatal: bool
+    """Whether training on it would make the score worthless; a real row may look like another by nature."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakCount:
+    """How many rows to train on are like a row of one split, in one way."""
+
+    how: How
+    split: SplitName
+    num_real: int
+    num_synthetic: int
+    num_fatal: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeakAudit:
+    """All rows that are trained on, held against all of dev and test."""
+
+    num_real: int
+    """Rows to train on that a person wrote."""
+    num_synthetic: int
+    num_dev: int
+    num_test: int
+    counts: tuple[LeakCount, ...]
+    """One entry for each way and split, 0 where there is none."""
+    nearest: tuple[Lookalike, ...]
+    """The fatal ones first, then the most alike; not more than the audit was asked for."""
+    num_clean: int
+    """With those in ``counts`` it adds up to all rows."""
+
+    @property
+    def num_fatal(self) -> int:
+        """Return how many rows must not be trained on."""
+        return sum(count.num_fatal for count in self.counts)

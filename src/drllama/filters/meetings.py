@@ -1,0 +1,127 @@
+"""Finding the pairs of texts within one collection that are alike, and the copies among them.
+
+Letters in the names of arrays: as in ``similarity``; M meetings, each of a text with a feature that others have too.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from drllama.filters.rarity import Ranked, Rarity
+from drllama.filters.similarity import Limits, Pairs, compare, expanded, portions, prefixed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MANY_PAIRS = 100_000_000
+"""From so many meetings on, texts are first compared with the first ones they meet alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meetings:
+    """Who meets whom: texts with a rare feature in common, the later one of each pair first."""
+
+    texts_M: "NDArray[np.int64]"
+    """Ascending."""
+    begins_M: "NDArray[np.int64]"
+    """Where in ``guests`` the feature's texts begin."""
+    num_before_M: "NDArray[np.int64]"
+    """How many of them come earlier than this one."""
+    guests: "NDArray[np.int64]"
+    """The texts of each feature, one feature after the other, each ascending."""
+
+    @property
+    def num_pairs(self) -> int:
+        """Return how many pairs of texts meet; two that meet in several features count as often."""
+        return int(self.num_before_M.sum())
+
+
+def pairs_within(ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:
+    """Yield all pairs that are alike, ``first_P`` earlier than ``second_P``; a text's pairs come in one go."""
+    yield from pairs_of(meet(ranked, limits, rarity), ranked, limits, rarity)
+
+
+def meet(ranked: Ranked, limits: Limits, rarity: Rarity) -> Meetings:
+    """Return all meetings of texts that could be alike."""
+    import numpy as np
+
+    features_F, rows_F = prefixed(ranked, limits.prefixes(ranked, rarity))
+    assert len(ranked.sizes_N) < 1 << 32
+    keys_F = (features_F.astype(np.uint64) << np.uint64(32)) | rows_F.astype(np.uint64)
+    del features_F, rows_F
+    keys_F.sort()
+    features_F, guests = keys_F >> np.uint64(32), (keys_F & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    del keys_F
+    begins_F = np.flatnonzero(np.concatenate(([True], features_F[1:] != features_F[:-1]))[: len(features_F)])
+    sizes_F = np.diff(np.concatenate((begins_F, [len(guests)])))
+    begins_M = np.repeat(begins_F, sizes_F)
+    num_before_M = np.arange(len(guests)) - begins_M
+    return _by_text(guests, begins_M, num_before_M, guests)
+
+
+def without(meetings: Meetings, gone_N: "NDArray[np.bool_]") -> Meetings:
+    """Return the meetings that are left when some texts go."""
+    import numpy as np
+
+    stay = ~gone_N[meetings.guests]
+    places = np.concatenate(([0], np.cumsum(stay)))
+    stay_M = ~gone_N[meetings.texts_M]
+    begins_M, num_before_M = meetings.begins_M[stay_M], meetings.num_before_M[stay_M]
+    return _by_text(
+        meetings.texts_M[stay_M],
+        places[begins_M],
+        places[begins_M + num_before_M] - places[begins_M],
+        meetings.guests[stay],
+    )
+
+
+def _by_text(
+    texts_M: "NDArray[np.int64]",
+    begins_M: "NDArray[np.int64]",
+    num_before_M: "NDArray[np.int64]",
+    guests: "NDArray[np.int64]",
+) -> Meetings:
+    import numpy as np
+
+    some_M = np.flatnonzero(num_before_M)
+    some_M = some_M[np.argsort(texts_M[some_M], kind="stable")]
+    return Meetings(
+        texts_M=texts_M[some_M], begins_M=begins_M[some_M], num_before_M=num_before_M[some_M], guests=guests
+    )
+
+
+def pairs_of(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:
+    """Yield the pairs of those who meet that are alike, ``first_P`` earlier than ``second_P``, ordered by the later."""
+    import numpy as np
+
+    num_texts = len(ranked.sizes_N)
+    total_M = np.concatenate(([0], np.cumsum(meetings.num_before_M)))
+    borders = np.flatnonzero(np.concatenate(([True], meetings.texts_M[1:] != meetings.texts_M[:-1], [True])))
+    if not len(meetings.texts_M):
+        return
+    for start, stop in portions(np.diff(total_M[borders])):
+        span = slice(borders[start], borders[stop])
+        later_P, places_P = expanded(meetings.texts_M[span], meetings.begins_M[span], meetings.num_before_M[span])
+        keys_P = np.unique(later_P * num_texts + meetings.guests[places_P])
+        second_P, first_P = np.divmod(keys_P, num_texts)
+        yield compare(ranked, ranked, first_P, second_P, limits=limits, rarity=rarity)
+
+
+def first_met(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:
+    """Yield the pairs of texts that are alike where the earlier one is the first everywhere it goes.
+
+    Such a text stays whatever becomes of the others. So where thousands of texts are alike they are told so by one
+    look each, not by looking at every two of them.
+    """
+    import numpy as np
+
+    num_texts = len(ranked.sizes_N)
+    heads_M = meetings.guests[meetings.begins_M]
+    ever_later_N = np.zeros(num_texts, dtype=bool)
+    ever_later_N[meetings.texts_M] = True
+    sure_M = ~ever_later_N[heads_M]
+    keys_P = np.unique(meetings.texts_M[sure_M] * num_texts + heads_M[sure_M])
+    for start, stop in portions(np.ones(len(keys_P), dtype=np.int64)):
+        second_P, first_P = np.divmod(keys_P[start:stop], num_texts)
+        yield compare(ranked, ranked, first_P, second_P, limits=limits, rarity=rarity)

@@ -1,0 +1,136 @@
+"""How rare each feature is, and the sets of features of texts in that order.
+
+Letters in the names of arrays: N texts, F features, S slots of features, W words of a bitmap.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
+
+from drllama.filters.features import BLOCK_TEXTS, Bags, blocks
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MakeBags: TypeAlias = Callable[[Sequence[str]], Bags]
+
+TAIL_STEP = 8
+"""A set's tails are told for every so many features."""
+_SLOT_BITS = 22
+_BITMAP_BITS = (256, 8192)
+_TAILS = 16
+_COMMONEST = (1 << 17) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rarity:
+    """How many texts have a feature; it orders all features, and weighs them."""
+
+    counts_S: "NDArray[np.int64]"
+    num_texts: int
+    bitmap_bits: int
+    """A power of two, and more than a text has features: a full bitmap would tell nothing."""
+
+    def keys(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.uint64]":
+        """Return the rank of each feature, the rarest first; equal for equal features only."""
+        import numpy as np
+
+        keys_F: NDArray[np.uint64] = (self.counts(features_F).astype(np.uint64) << np.uint64(32)) | features_F
+        return keys_F
+
+    def counts(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.int64]":
+        """Return at most how many texts have each feature; 0 is sure."""
+        counts_F: NDArray[np.int64] = self.counts_S[features_F >> (32 - _SLOT_BITS)]
+        return counts_F
+
+    def masses(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.float64]":
+        """Return the squared inverse document frequency of each feature, as in TF-IDF."""
+        import numpy as np
+
+        masses_F: NDArray[np.float64] = (1 + np.log((1 + self.num_texts) / (1 + self.counts(features_F)))) ** 2
+        return masses_F
+
+
+@dataclass(frozen=True)  # no slots: cached_property needs a dict
+class Ranked:
+    """The sets of features of some texts, each with its rarest feature first."""
+
+    features_F: "NDArray[np.uint32]"
+    borders_N: "NDArray[np.int64]"
+    bitmaps_NW: "NDArray[np.uint64]"
+    masses_N: "NDArray[np.float64]"
+    """The sum of the set's masses."""
+    tails_N16: "NDArray[np.float32]"
+    """What the 0, 8, 16, ... lightest features of the set weigh together."""
+
+    @cached_property
+    def sizes_N(self) -> "NDArray[np.int64]":
+        """Return the number of features of each text."""
+        import numpy as np
+
+        return np.diff(self.borders_N)
+
+
+def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
+    """Return how many of these texts have each feature."""
+    import numpy as np
+
+    counts_S, num_features = np.zeros(1 << _SLOT_BITS, dtype=np.int64), 0
+    for start, stop in blocks(normalised):
+        bags = make_bags(normalised[start:stop])
+        keys_F = np.unique((bags.rows_F.astype(np.uint64) << np.uint64(32)) | bags.features_F)
+        num_features += len(keys_F)
+        slots_F = (keys_F & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _SLOT_BITS)
+        counts_S += np.bincount(slots_F.astype(np.int64), minlength=len(counts_S))
+    least, most = _BITMAP_BITS
+    wanted = 2 * num_features // max(1, len(normalised))
+    return Rarity(
+        counts_S=np.minimum(counts_S, _COMMONEST),
+        num_texts=len(normalised),
+        bitmap_bits=min(most, max(least, 1 << wanted.bit_length())),
+    )
+
+
+def rank_all(normalised: Sequence[str], make_bags: MakeBags, rarity: Rarity) -> Ranked:
+    """Return the ranked sets of all texts, made block by block."""
+    import numpy as np
+
+    parts = [rank(make_bags(normalised[start:stop]), rarity) for start, stop in blocks(normalised)]
+    if not parts:
+        parts = [rank(make_bags([]), rarity)]
+    sizes = [part.sizes_N for part in parts]
+    return Ranked(
+        features_F=np.concatenate([part.features_F for part in parts]),
+        borders_N=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
+        bitmaps_NW=np.concatenate([part.bitmaps_NW for part in parts]),
+        masses_N=np.concatenate([part.masses_N for part in parts]),
+        tails_N16=np.concatenate([part.tails_N16 for part in parts]),
+    )
+
+
+def rank(bags: Bags, rarity: Rarity) -> Ranked:
+    """Return the sets of at most 2**15 bags, each in the order of rarity."""
+    import numpy as np
+
+    # One sort of whole numbers does it all: the text in the upper 15 bits, then 17 of rarity, then the feature.
+    assert len(bags) <= BLOCK_TEXTS, len(bags)
+    keys_F = rarity.keys(bags.features_F) | (bags.rows_F.astype(np.uint64) << np.uint64(49))
+    keys_F.sort()
+    keys_F = keys_F[np.concatenate(([True], keys_F[1:] != keys_F[:-1]))[: len(keys_F)]]
+    features_F = (keys_F & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    rows_F = (keys_F >> np.uint64(49)).astype(np.int64)
+    borders_N = np.searchsorted(rows_F, np.arange(len(bags) + 1))
+    bits = rarity.bitmap_bits
+    flags = np.zeros(len(bags) * bits, dtype=bool)
+    flags[rows_F * bits + (features_F & (bits - 1))] = True
+    running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(features_F))))
+    lightest_N16 = np.maximum(borders_N[1:, None] - np.arange(_TAILS) * TAIL_STEP, borders_N[:-1, None])
+    return Ranked(
+        features_F=features_F,
+        borders_N=borders_N,
+        bitmaps_NW=np.packbits(flags).view(np.uint64).reshape(len(bags), bits // 64),
+        masses_N=running_F[borders_N[1:]] - running_F[borders_N[:-1]],
+        tails_N16=(running_F[borders_N[1:], None] - running_F[lightest_N16]).astype(np.float32),
+    )

@@ -1,0 +1,308 @@
+"""Finding the pairs of texts that are alike, without comparing all with all and without missing one.
+
+Texts are sets of features. If two sets share enough, they share one of the rarest features of each: only so many may
+be left out. So texts meet in a rare feature or never; of those that met, a bitmap of each set bounds what they can
+share; what is left is counted. Everything is an array over many texts at once, and a block of bounded size at a time.
+
+Letters in the names of arrays: N texts, F features, P pairs of texts, S slots of features, W words of a bitmap.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from drllama.filters.features import blocks
+from drllama.filters.rarity import TAIL_STEP, MakeBags, Ranked, Rarity, count, rank, rank_all
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PAIRS_AT_ONCE = 4_000_000
+"""Pairs that are looked at in one go, about 100 bytes each."""
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Pairs of texts that are alike."""
+
+    first_P: "NDArray[np.int64]"
+    second_P: "NDArray[np.int64]"
+    jaccard_P: "NDArray[np.float64]"
+    cosine_P: "NDArray[np.float64]"
+    """Of the sets as vectors of inverse document frequencies."""
+
+    def turned(self) -> "Pairs":
+        """Return those pairs whose first comes after their second, the other way round."""
+        later_P = self.first_P > self.second_P
+        return Pairs(
+            first_P=self.second_P[later_P],
+            second_P=self.first_P[later_P],
+            jaccard_P=self.jaccard_P[later_P],
+            cosine_P=self.cosine_P[later_P],
+        )
+
+    def __iter__(self) -> Iterator[tuple[int, int, float, float]]:
+        """Yield first, second, Jaccard similarity and cosine of each pair."""
+        columns = (self.first_P, self.second_P, self.jaccard_P, self.cosine_P)
+        yield from zip(*(column.tolist() for column in columns), strict=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sharing:
+    """What the sets of each pair share, or at most share, and how large they are."""
+
+    shared_P: "NDArray[np.int64]"
+    mass_P: "NDArray[np.float64]"
+    sizes_P: "tuple[NDArray[np.int64], NDArray[np.int64]]"
+    masses_P: "tuple[NDArray[np.float64], NDArray[np.float64]]"
+
+    @property
+    def jaccard_P(self) -> "NDArray[np.float64]":
+        """Return shared over united."""
+        one, other = self.sizes_P
+        return self.shared_P / (one + other - self.shared_P)
+
+    @property
+    def cosine_P(self) -> "NDArray[np.float64]":
+        """Return the cosine of the weighted sets."""
+        import numpy as np
+
+        one, other = self.masses_P
+        return self.mass_P / np.sqrt(one * other)
+
+
+class Limits(Protocol):
+    """What counts as alike; sharing more never makes a pair less alike."""
+
+    def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
+        """Return which pairs are alike."""
+
+    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+        """Return how many of its rarest features each text must be looked up by, so that no pair is missed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """Alike from this Jaccard similarity on."""
+
+    jaccard: float
+
+    def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
+        """Return which pairs reach it."""
+        return sharing.jaccard_P >= self.jaccard - _SLACK
+
+    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+        """Return one more than may lack in the other set."""
+        import numpy as np
+
+        prefixes_N: NDArray[np.int64] = np.floor((1 - self.jaccard) * ranked.sizes_N + _SLACK).astype(np.int64) + 1
+        return np.minimum(prefixes_N, ranked.sizes_N)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Semantic:
+    """Alike from this cosine on, of the sets as vectors of inverse document frequencies."""
+
+    cosine: float
+
+    def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
+        """Return which pairs reach it."""
+        return sharing.cosine_P >= self.cosine - _SLACK
+
+    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+        """Return how many features of each set have enough behind them: the rarest shared one begins all they share."""
+        import numpy as np
+
+        running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(ranked.features_F))))
+        left_F = np.repeat(running_F[ranked.borders_N[1:]], ranked.sizes_N) - running_F[:-1]
+        needed_N = (self.cosine - _SLACK) ** 2 * ranked.masses_N
+        enough_F = np.concatenate(([0], np.cumsum(left_F >= np.repeat(needed_N, ranked.sizes_N))))
+        prefixes_N: NDArray[np.int64] = enough_F[ranked.borders_N[1:]] - enough_F[ranked.borders_N[:-1]]
+        return prefixes_N
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edited:
+    """Alike but for some words: so many may be in one and not in the other, in any order."""
+
+    words: int
+    share: float
+    """What they share must weigh this part of the second: "is there a ... of" is no question."""
+
+    def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
+        """Return which pairs differ in so few words."""
+        import numpy as np
+
+        few_P = np.maximum(*sharing.sizes_P) - sharing.shared_P <= self.words
+        return few_P & (sharing.mass_P >= (self.share - _SLACK) * sharing.masses_P[1])
+
+    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+        """Return one more than may differ."""
+        import numpy as np
+
+        return np.minimum(ranked.sizes_N, self.words + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """Texts that others are compared with."""
+
+    make_bags: MakeBags
+    rarity: Rarity
+    limits: Limits
+    ranked: Ranked
+    features_F: "NDArray[np.uint32]"
+    """The features of all prefixes, ascending."""
+    texts_F: "NDArray[np.int64]"
+    """The text of each."""
+
+    def find(self, normalised: Sequence[str]) -> Iterator[Pairs]:
+        """Yield all pairs of a given text, first, and one of the index, second, that are alike."""
+        for start, stop in blocks(normalised):
+            ranked = rank(self.make_bags(normalised[start:stop]), self.rarity)
+            for pairs in self._find(ranked):
+                yield Pairs(
+                    first_P=pairs.first_P + start,
+                    second_P=pairs.second_P,
+                    jaccard_P=pairs.jaccard_P,
+                    cosine_P=pairs.cosine_P,
+                )
+
+    def _find(self, ranked: Ranked) -> Iterator[Pairs]:
+        import numpy as np
+
+        features_F, rows_F = prefixed(ranked, self.limits.prefixes(ranked, self.rarity))
+        known_F = self.rarity.counts(features_F) > 0
+        features_F, rows_F = features_F[known_F], rows_F[known_F]
+        begin_F = np.searchsorted(self.features_F, features_F, side="left")
+        met_F = np.searchsorted(self.features_F, features_F, side="right") - begin_F
+        for start, stop in portions(met_F):
+            first_P, place_P = expanded(rows_F[start:stop], begin_F[start:stop], met_F[start:stop])
+            keys_P = np.unique(first_P * len(self.ranked.sizes_N) + self.texts_F[place_P])
+            first_P, second_P = np.divmod(keys_P, len(self.ranked.sizes_N))
+            yield compare(ranked, self.ranked, first_P, second_P, limits=self.limits, rarity=self.rarity)
+
+
+def index(normalised: Sequence[str], make_bags: MakeBags, limits: Limits) -> Index:
+    """Return an index of these texts; how rare a feature is, is counted in them, so that the others don't matter."""
+    import numpy as np
+
+    rarity = count(normalised, make_bags)
+    ranked = rank_all(normalised, make_bags, rarity)
+    features_F, texts_F = prefixed(ranked, limits.prefixes(ranked, rarity))
+    order_F = np.argsort(features_F, kind="stable")
+    return Index(
+        make_bags=make_bags,
+        rarity=rarity,
+        limits=limits,
+        ranked=ranked,
+        features_F=features_F[order_F],
+        texts_F=texts_F[order_F],
+    )
+
+
+def compare(
+    ranked: Ranked,
+    others: Ranked,
+    first_P: "NDArray[np.int64]",
+    second_P: "NDArray[np.int64]",
+    *,
+    limits: Limits,
+    rarity: Rarity,
+) -> Pairs:
+    """Return those of the pairs that are alike, with how much; first of ``ranked``, second of ``others``."""
+    import numpy as np
+
+    possible_P = limits.alike(_at_most(ranked, others, first_P, second_P))
+    first_P, second_P = first_P[possible_P], second_P[possible_P]
+    sizes_P = ranked.sizes_N[first_P] + others.sizes_N[second_P]
+    found = []
+    for start, stop in portions(sizes_P):
+        firsts, seconds = first_P[start:stop], second_P[start:stop]
+        sharing = _sharing(ranked, others, firsts, seconds, rarity)
+        alike_P = limits.alike(sharing)
+        jaccard_P, cosine_P = sharing.jaccard_P[alike_P], sharing.cosine_P[alike_P]
+        found.append((firsts[alike_P], seconds[alike_P], jaccard_P, cosine_P))
+    nothing, none = np.zeros(0, dtype=np.int64), np.zeros(0)
+    columns = list(zip((nothing, nothing, none, none), *found, strict=True))
+    return Pairs(
+        first_P=np.concatenate(columns[0]),
+        second_P=np.concatenate(columns[1]),
+        jaccard_P=np.concatenate(columns[2]),
+        cosine_P=np.concatenate(columns[3]),
+    )
+
+
+def _at_most(ranked: Ranked, others: Ranked, first_P: "NDArray[np.int64]", second_P: "NDArray[np.int64]") -> Sharing:
+    """Return an upper bound of what each pair shares: a bit that only one has is a feature that only it has."""
+    import numpy as np
+
+    one_PW, other_PW = ranked.bitmaps_NW[first_P], others.bitmaps_NW[second_P]
+    lacking_P = np.bitwise_count(one_PW & ~other_PW).sum(axis=1, dtype=np.int64)
+    extra_P = np.bitwise_count(other_PW & ~one_PW).sum(axis=1, dtype=np.int64)
+    sizes_P = (ranked.sizes_N[first_P], others.sizes_N[second_P])
+    masses_P = (ranked.masses_N[first_P], others.masses_N[second_P])
+    tail_P = ranked.tails_N16[first_P, np.minimum(lacking_P // TAIL_STEP, ranked.tails_N16.shape[1] - 1)]
+    other_tail_P = others.tails_N16[second_P, np.minimum(extra_P // TAIL_STEP, ranked.tails_N16.shape[1] - 1)]
+    return Sharing(
+        shared_P=np.minimum(sizes_P[0] - lacking_P, sizes_P[1] - extra_P),
+        mass_P=np.minimum(masses_P[0] - tail_P, masses_P[1] - other_tail_P) * (1 + _SLACK),
+        sizes_P=sizes_P,
+        masses_P=masses_P,
+    )
+
+
+def _sharing(
+    ranked: Ranked, others: Ranked, first_P: "NDArray[np.int64]", second_P: "NDArray[np.int64]", rarity: Rarity
+) -> Sharing:
+    import numpy as np
+
+    numbers_P = np.arange(len(first_P))
+    keys = []
+    for side, rows_P in ((ranked, first_P), (others, second_P)):
+        pairs, places = expanded(numbers_P, side.borders_N[rows_P], side.sizes_N[rows_P])
+        keys.append((pairs.astype(np.uint64) << np.uint64(32)) | side.features_F[places])
+    both = np.sort(np.concatenate(keys))
+    both = both[:-1][both[1:] == both[:-1]]
+    pairs = (both >> np.uint64(32)).astype(np.int64)
+    masses = rarity.masses((both & np.uint64(0xFFFFFFFF)).astype(np.uint32))
+    mass_P: NDArray[np.float64] = np.bincount(pairs, weights=masses, minlength=len(first_P)).astype(np.float64)
+    return Sharing(
+        shared_P=np.bincount(pairs, minlength=len(first_P)),
+        mass_P=mass_P,
+        sizes_P=(ranked.sizes_N[first_P], others.sizes_N[second_P]),
+        masses_P=(ranked.masses_N[first_P], others.masses_N[second_P]),
+    )
+
+
+def prefixed(ranked: Ranked, prefixes_N: "NDArray[np.int64]") -> "tuple[NDArray[np.uint32], NDArray[np.int64]]":
+    """Return the first features of each set, and the text of each."""
+    import numpy as np
+
+    rows_F, places_F = expanded(np.arange(len(prefixes_N)), ranked.borders_N[:-1], prefixes_N)
+    return ranked.features_F[places_F], rows_F
+
+
+def expanded(
+    names: "NDArray[np.int64]", begins: "NDArray[np.int64]", counts: "NDArray[np.int64]"
+) -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Return the places begin, begin + 1, ... of each span, one after the other, and the span's name at each."""
+    import numpy as np
+
+    ends = np.cumsum(counts)
+    places = np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - ends + counts, counts)
+    return np.repeat(names, counts), places
+
+
+def portions(costs: "NDArray[np.int64]") -> Iterator[tuple[int, int]]:
+    """Yield borders of portions that cost about ``PAIRS_AT_ONCE`` at most, or one item's own cost."""
+    import numpy as np
+
+    running, start = np.cumsum(costs), 0
+    while start < len(costs):
+        spent = running[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(running, spent + PAIRS_AT_ONCE, side="right")))
+        yield start, stop
+        start = stop
