@@ -6,8 +6,10 @@ from typing import assert_never
 
 from drllama.errors import RecipeError
 from drllama.filters.balance import BalanceFilter
+from drllama.filters.duplicates import DuplicatesFilter
 from drllama.filters.form import FormFilter
 from drllama.filters.label import JudgeFilter, LabelFilter
+from drllama.filters.leaks import LeaksFilter
 from drllama.filters.runner import Sieve
 from drllama.protocols import AnswerMany, Filter, Progress, Teacher
 from drllama.recipe import FilterName, Filters, Judge, LabelKept
@@ -48,8 +50,6 @@ async def filter_candidates(
     )
     sieve = Sieve(kept=tuple(candidates))
     for name in settings.active:
-        if name in ("duplicates", "leaks"):
-            continue  # WAITING
         sieve = sieve.through(await gates.gate(name, sieve.kept))
     assert len(sieve.kept) + len(sieve.dropped) == len(candidates)
     verdicts = gates.judgements.items()
