@@ -10,6 +10,8 @@ from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, Studen
 
 POISON = "POISON"
 """A question that holds this word doesn't fit the scripted student."""
+HARD = "HARD"
+"""A question that holds this word is answered wrong, whatever was learnt."""
 
 
 @dataclass
@@ -22,6 +24,10 @@ class Script:
     fail_after: int | None = None
     """Raise ``failure`` once so many questions were asked."""
     failure: BaseException = field(default_factory=KeyboardInterrupt)
+    dev_nats: list[float] = field(default_factory=list)
+    """What dev comes to after each training, the next first; 0.1 when none is left."""
+    taught: list[list[str]] = field(default_factory=list)
+    """The questions of each training."""
 
     def make_student(self, recipe, task):
         return ScriptedStudent(recipe=recipe, task=task, script=self)
@@ -57,6 +63,8 @@ class ScriptedStudent:
 
     def finetune(self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None) -> Finetuned:
         self._script.trainings += 1
+        self._script.taught.append([example.question for example in train])
+        nats = self._script.dev_nats.pop(0) if self._script.dev_nats else 0.1
         (workspace / "adapter").mkdir(exist_ok=True)
         ids = [example.id for example in (*train, *dev)]
         (workspace / "adapter" / "note.json").write_text(json.dumps(ids), encoding="utf-8")
@@ -64,7 +72,7 @@ class ScriptedStudent:
         for number in range(1, settings.epochs + 1):
             progress.work(f"training, epoch {number}", len(train))
             epochs.append(
-                Epoch(number=number, train_loss_nats=1 / number, dev_accuracy=1, dev_macro_f1=1, dev_nll_nats=0.1)
+                Epoch(number=number, train_loss_nats=1 / number, dev_accuracy=1, dev_macro_f1=1, dev_nll_nats=nats)
             )
         return Finetuned(
             epochs=tuple(epochs),
@@ -84,6 +92,8 @@ class ScriptedStudent:
         choice, scores = None, None
         if POISON not in example.question:
             choice = example.label if self._who == "fine-tuned" else self._task.labels[0]
+            if HARD in example.question:
+                choice = next(label for label in self._task.labels if label != example.label)
             rest = math.log(0.2 / (len(self._task.labels) - 1))
             scores = {label: math.log(0.8) if label == choice else rest for label in self._task.labels}
         outcome = Outcome.FAILED if choice is None else Outcome.CORRECT if choice == example.label else Outcome.WRONG

@@ -13,6 +13,7 @@ from drllama.protocols import Progress, Student
 from drllama.recipe import FilterName, Recipe, as_yaml, resolve
 from drllama.replies import Attempt, RequestStore
 from drllama.report import report_contents, report_html, report_json, report_markdown
+from drllama.rounds import WeakSpots
 from drllama.stages.arms import SYSTEMS, chosen_arm, rows_of
 from drllama.stages.evaluate import evaluate
 from drllama.stages.score import refuse_seen
@@ -54,9 +55,11 @@ def run(
     """
     progress.work("reading the questions")
     splits, task = _questions(recipe)
-    taught, sifted = _taught(recipe, replies, limits, progress)
+    if recipe.augment:
+        teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
     progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
     student = plugins.make_student(recipe, task)
+    taught, sifted = _taught(recipe, splits, task, student, store, replies, limits, progress)
     steps = Steps(recipe, splits, task, student.card, store)
     arms = {name: rows_of(name, splits.train, sifted.filtered.kept if sifted else ()) for name in _arm_names(recipe)}
     adapters = [fingerprint(steps.adapter_key(rows)) for rows in arms.values()]
@@ -221,11 +224,22 @@ class _Trained:
 
 
 def _taught(
-    recipe: Recipe, replies: RequestStore, limits: teaching.Limits, progress: Progress
+    recipe: Recipe,
+    splits: Splits,
+    task: Task,
+    student: Student,
+    store: Store,
+    replies: RequestStore,
+    limits: teaching.Limits,
+    progress: Progress,
 ) -> tuple[Taught | None, teaching.Sifted | None]:
     if recipe.augment is None:
         return None, None
-    return teaching.teach(teaching.read_lesson(recipe), replies=replies, limits=limits, progress=progress)
+    select, choose = recipe.augment.select, None
+    if select.by != "all":
+        choose = WeakSpots(recipe, select, splits, task, student=student, store=store, progress=progress)
+    lesson = teaching.Lesson(recipe=recipe, splits=splits, task=task)
+    return teaching.teach(lesson, replies=replies, limits=limits, progress=progress, choose=choose)
 
 
 def _arm_names(recipe: Recipe) -> tuple[ArmName, ...]:

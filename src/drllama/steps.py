@@ -57,17 +57,23 @@ class Steps:
 
     def work_ahead(self, arms: Iterable[Sequence[Example]], *bare: Sequence[Example]) -> float:
         """Return the forward passes ahead: of training and testing arms, and of asking the bare student."""
-        test, settings = self._splits.test, self._recipe.finetune
+        test = self._splits.test
         ahead = 0.0
         for asked in bare:
             ahead += 0 if self._store.has("score", self.score_key(asked)) else len(asked)
-        examples = self.updates_per_epoch * settings.batch_size
         for train in arms:
             key = self.adapter_key(train)
             ahead += 0 if self._store.has("score", self.score_key(test, fingerprint(key))) else len(test)
-            if not self._store.has("finetune", key):
-                ahead += settings.epochs * (min(len(train), examples) * TRAINING_COST + len(self._splits.dev))
+            ahead += self.training_ahead(train)
         return ahead
+
+    def training_ahead(self, train: Sequence[Example]) -> float:
+        """Return the forward passes that training on these rows takes, 0 if it is done."""
+        if self._store.has("finetune", self.adapter_key(train)):
+            return 0
+        settings = self._recipe.finetune
+        seen = min(len(train), self.updates_per_epoch * settings.batch_size)
+        return settings.epochs * (seen * TRAINING_COST + len(self._splits.dev))
 
     def scored(
         self, student: Student, asked: Sequence[Example], who: str, progress: Progress, adapter_key: str | None = None

@@ -1,35 +1,36 @@
-"""The stories around a teacher: plan, audit, preview and augment, each over the same store of replies."""
+"""The stories around a teacher: audit, preview, augment, sift and teach, each over the same store of replies."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from drllama import plugins
 from drllama.errors import BatchPending, DataError, RecipeError, TeacherFailure
 from drllama.ids import derive_seed
 from drllama.protocols import AnswerMany, Progress, Teacher
-from drllama.recipe import Augment, Endpoint, Recipe, Recorded
+from drllama.recipe import Augment, Recipe, Recorded
 from drllama.replies import ImportCount, RequestStore
 from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import Augmented, augment_examples, first_requests
 from drllama.stages.correspond import Correspondent, known_correspondent, probed_correspondent
 from drllama.stages.filter import filter_candidates
 from drllama.stages.ledger import ledger_rows
-from drllama.stages.plan import Pilot, Plan, minutes_needed, plan_part
 from drllama.stages.recordings import recorded_calls
 from drllama.stats import diversity, drop_counts, funnel
-from drllama.stats.power import detectable_difference
 from drllama.types import (
     Audit,
+    Candidate,
     Diversity,
     DropCount,
+    Example,
     Filtered,
     FunnelStep,
     LedgerRow,
+    Round,
     Splits,
     Synthetic,
     Task,
@@ -40,7 +41,6 @@ from drllama.types import (
 
 T = TypeVar("T")
 _PREVIEWED = 3
-_PILOT_REPLIES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,13 @@ class Lesson:
     recipe: Recipe
     splits: Splits
     task: Task
+    chosen: tuple[Example, ...] | None = None
+    """The training examples that the teacher works on, one that was chosen twice two times; None: each of them once."""
+
+    @property
+    def sources(self) -> tuple[Example, ...]:
+        """Return the training examples that the teacher works on."""
+        return self.splits.train if self.chosen is None else self.chosen
 
     @property
     def augment(self) -> Augment:
@@ -89,48 +96,6 @@ def read_lesson(recipe: Recipe) -> Lesson:
     return Lesson(recipe=recipe, splits=source.load(), task=source.task)
 
 
-def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str], int]) -> Plan:
-    """Return what the audit, and the augmentation if there is to be one, will take; nothing is sent."""
-    _bring_recording(lesson, replies)
-    destination = plugins.destination_of(lesson.recipe)
-    correspondent = _known(lesson.recipe, replies)
-    price = plugins.price_of(lesson.recipe)
-    dev = [correspondent.answer(example, lesson.task, lesson.recipe.audit) for example in lesson.splits.dev]
-    wanted: dict[str, list[TeacherRequest]] = {}
-    for request in [*dev, *(_first_requests(lesson, correspondent) if lesson.recipe.augment else [])]:
-        wanted.setdefault(request.prompt, []).append(request)
-    for request in _requests_about_rows(lesson, correspondent):
-        wanted.setdefault(f"{request.prompt} on the rows, at most", []).append(request)
-    parts = tuple(
-        plan_part(
-            name,
-            requests,
-            is_kept=lambda key: replies.find(key) is not None,
-            count_tokens=count_tokens,
-            pilot=_pilot(replies, correspondent, requests[0].prompt),
-            price=price,
-        )
-        for name, requests in wanted.items()
-    )
-    costs = [part.cost_usd for part in parts]
-    served = lesson.recipe.teacher if isinstance(lesson.recipe.teacher, Endpoint) else None
-    return Plan(
-        endpoint=correspondent.endpoint,
-        model=correspondent.model,
-        destination=destination,
-        parts=parts,
-        price=price,
-        cost_usd=None if None in costs else sum(cost for cost in costs if cost is not None),
-        minutes=minutes_needed(
-            parts,
-            requests_per_minute=served.requests_per_minute if served else None,
-            tokens_per_minute=served.tokens_per_minute if served else None,
-        ),
-        detectable_effect=detectable_difference(len(lesson.splits.test)),
-        num_test=len(lesson.splits.test),
-    )
-
-
 def audit(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Audit:
     """Return how well the teacher answers the dev questions blind."""
 
@@ -145,7 +110,7 @@ def augment(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
     """Return the candidates that the teacher writes for the training questions."""
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> Augmented:
-        progress.expect(len(_first_requests(lesson, correspondent)))
+        progress.expect(len(requests_of(lesson, correspondent)))
         return await _augmented(lesson, correspondent, teacher, ask_all, progress)
 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
@@ -167,46 +132,81 @@ def sift(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Pro
     """Return the candidates that the teacher writes, and which of them the recipe's filters keep."""
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> Sifted:
-        progress.expect(len(_first_requests(lesson, correspondent)))
+        progress.expect(len(requests_of(lesson, correspondent)))
         return await _sifted(lesson, correspondent, teacher, ask_all, progress)
 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
 
-def teach(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> tuple[Taught, Sifted]:
-    """Return what a run needs of its teacher, the audit and the filtered rows, within one set of limits."""
+class Choose(Protocol):
+    """Says, round by round, which training examples the teacher is to work on."""
+
+    def __call__(self, kept: Sequence[Candidate]) -> tuple[Example, ...] | None:
+        """Return all sources of the next round, given the rows that came of the last ones; None: no more."""
+
+    @property
+    def best(self) -> tuple[Example, ...]:
+        """Return the sources whose rows are to be used."""
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """Return what each round came to."""
+
+
+def teach(
+    lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress, choose: Choose | None = None
+) -> tuple[Taught, Sifted]:
+    """Return what a run needs of its teacher, the audit and the filtered rows, within one set of limits.
+
+    ``choose`` says which training examples it works on; None: all of them, once.
+    """
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> tuple[Taught, Sifted]:
-        progress.expect(
-            len({example.id for example in lesson.splits.dev}) + len(_first_requests(lesson, correspondent))
-        )
+        async def sifted(chosen: Lesson) -> Sifted:
+            return await _sifted(chosen, correspondent, teacher, ask_all, progress)
+
+        progress.expect(len({example.id for example in lesson.splits.dev}) + len(requests_of(lesson, correspondent)))
         try:
             audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
         except BatchPending:
             # What is written doesn't hang on the audit: both batches go out together.
-            await _sifted(lesson, correspondent, teacher, ask_all, progress)
+            await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
             raise
-        sifted = await _sifted(lesson, correspondent, teacher, ask_all, progress)
-        found = sifted.augmented
-        taught = Taught(
-            model=correspondent.model,
-            endpoint=correspondent.endpoint,
-            audit=audited,
-            num_requests=found.num_requests,
-            candidates=Counter(
-                one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
-            ),
-            num_spare=found.spare + found.duplicates,
-            num_unparsed=len(found.unparsed),
-            num_failed=len(found.failed),
-            num_short=len(found.short_of),
-            funnel=sifted.funnel,
-            drops=sifted.drops,
-            diversity=sifted.diversity,
-        )
-        return taught, sifted
+        found = await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
+        return _taught(correspondent, audited, found, choose.rounds if choose else ()), found
 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
+
+
+async def _sifted_rounds(lesson: Lesson, choose: Choose, sifted: Callable[[Lesson], Awaitable[Sifted]]) -> Sifted:
+    """Return the rows of the best round; what a later round asked for stays in the store of replies."""
+    found: Sifted | None = None
+    chosen: tuple[Example, ...] = ()
+    while (wanted := choose(found.filtered.kept if found else ())) is not None:
+        chosen = wanted
+        found = await sifted(replace(lesson, chosen=chosen))
+    return found if found and chosen == choose.best else await sifted(replace(lesson, chosen=choose.best))
+
+
+def _taught(correspondent: Correspondent, audited: Audit, sifted: Sifted, rounds: tuple[Round, ...]) -> Taught:
+    found = sifted.augmented
+    return Taught(
+        model=correspondent.model,
+        endpoint=correspondent.endpoint,
+        audit=audited,
+        num_requests=found.num_requests,
+        candidates=Counter(
+            one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
+        ),
+        num_spare=found.spare + found.duplicates,
+        num_unparsed=len(found.unparsed),
+        num_failed=len(found.failed),
+        num_short=len(found.short_of),
+        funnel=sifted.funnel,
+        drops=sifted.drops,
+        diversity=sifted.diversity,
+        rounds=rounds,
+    )
 
 
 def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> list[TeacherCall]:
@@ -214,7 +214,7 @@ def preview(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: 
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> list[TeacherCall]:
         some = replace(lesson, splits=replace(lesson.splits, train=lesson.splits.train[:_PREVIEWED]))
-        first = _first_requests(some, correspondent)[:_PREVIEWED]
+        first = requests_of(some, correspondent)[:_PREVIEWED]
         outcomes = {}
         async for request, outcome in ask_all(teacher, first):
             outcomes[request.key] = outcome
@@ -252,7 +252,7 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
             recording = recorded_calls(
                 lines,
                 where=str(path),
-                correspondent=_known(lesson.recipe, replies),
+                correspondent=correspondent_of(lesson.recipe, replies),
                 examples=everyone,
                 find=replies.find,
                 task=lesson.task,
@@ -264,20 +264,9 @@ def import_recording(lesson: Lesson, path: Path, *, replies: RequestStore) -> Im
     return Imported(replies=kept, num_unknown=len(recording.unknown_ids))
 
 
-def _known(recipe: Recipe, replies: RequestStore) -> Correspondent:
+def correspondent_of(recipe: Recipe, replies: RequestStore) -> Correspondent:
+    """Return whom requests go to, as far as can be told without asking."""
     return known_correspondent(recipe, plugins.endpoint_of(recipe), replies)
-
-
-def _pilot(replies: RequestStore, correspondent: Correspondent, prompt: str) -> Pilot | None:
-    rows = [
-        row
-        for row in replies.stats().rows
-        if (row.endpoint, row.model, row.prompt) == (correspondent.endpoint, correspondent.model, prompt)
-    ]
-    told = sum(row.replies - row.unknown_tokens for row in rows)
-    if told < _PILOT_REPLIES:
-        return None
-    return Pilot(num_replies=told, mean_tokens_out=sum(row.tokens_out for row in rows) / told)
 
 
 async def _with_teacher(
@@ -286,7 +275,7 @@ async def _with_teacher(
     limits: Limits,
     work: Callable[[Correspondent, Teacher, AnswerMany], Awaitable[T]],
 ) -> T:
-    _bring_recording(lesson, replies)
+    bring_recording(lesson, replies)
     async with plugins.make_teacher(
         lesson.recipe,
         replies=replies,
@@ -295,32 +284,19 @@ async def _with_teacher(
         max_minutes=limits.max_minutes,
         seed=derive_seed(lesson.recipe.seed, "retries"),
     ) as (teacher, ask_all):
-        known = _known(lesson.recipe, replies)
+        known = correspondent_of(lesson.recipe, replies)
         return await work(await probed_correspondent(lesson.recipe, known, teacher, replies), teacher, ask_all)
 
 
-def _bring_recording(lesson: Lesson, replies: RequestStore) -> None:
+def bring_recording(lesson: Lesson, replies: RequestStore) -> None:
+    """Take the recording that the recipe names into the store, if it names one; again adds nothing."""
     if isinstance(lesson.recipe.teacher, Recorded) and lesson.recipe.teacher.recording is not None:
         import_recording(lesson, lesson.recipe.teacher.recording, replies=replies)
 
 
-def _first_requests(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
-    return first_requests(correspondent, lesson.splits.train, lesson.task, lesson.augment)
-
-
-def _requests_about_rows(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
-    """Return as many requests as votes and judgements may take, each about its row's source instead of the row."""
-    filters, augment = lesson.recipe.filters, lesson.recipe.augment
-    if augment is None:
-        return []
-    per_item = sum(section.per_item for section in (augment.rewrite, augment.new) if section)
-    rows = [example for example in lesson.splits.train for _ in range(per_item)]
-    label, judge, task = filters.label, filters.judge, lesson.task
-    votes = [(one, rollout) for one in rows for rollout in range(label.votes)] if label else []
-    return [
-        *(correspondent.answer(one, task, label, rollout) for one, rollout in votes if label),
-        *(correspondent.judge(one, one, task, judge) for one in rows if judge),
-    ]
+def requests_of(lesson: Lesson, correspondent: Correspondent) -> list[TeacherRequest]:
+    """Return the first requests for rewrites and new questions."""
+    return first_requests(correspondent, lesson.sources, lesson.task, lesson.augment)
 
 
 async def _audited(
@@ -345,7 +321,7 @@ async def _augmented(
         teacher,
         ask_all,
         correspondent=correspondent,
-        train=lesson.splits.train,
+        train=lesson.sources,
         task=lesson.task,
         settings=lesson.augment,
         progress=progress,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 import faults.server as fault_server
-from drllama import plugins, teaching
+from drllama import planning, plugins, teaching
 from drllama.cli import main
 from drllama.recipe import JsonlFiles, read_recipe
 from drllama.replies import RequestStore
@@ -398,7 +398,7 @@ def test_ten_replies_are_a_pilot(folder, server):
     lesson = teaching.read_lesson(read_recipe(folder / "recipe.yaml").recipe)
     with RequestStore(folder / "replies.sqlite") as replies:
         teaching.audit(lesson, replies=replies, limits=teaching.Limits(), progress=silent)
-        planned = teaching.plan(lesson, replies=replies, count_tokens=len)
+        planned = planning.plan(lesson, replies=replies, count_tokens=len)
     answers = next(part for part in planned.parts if part.prompt == "answer.v1")
     assert (answers.num_requests, answers.num_kept, answers.tokens_in, answers.tokens_out) == (10, 10, 0, 0)
     assert answers.tokens_out_from == "mean of 11 replies"  # the probe is one

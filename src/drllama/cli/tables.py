@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drllama.text import num_columns
-from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run
+from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Taught
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -54,11 +54,13 @@ def run_summary(run: Run, store: Path) -> str:
     """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
     arm = run.arm()
     sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
-    taught = (
-        [f"teacher {run.taught.model}: {run.taught.audit.verdict}", f"its rows: {funnel_line(run.taught.funnel)}"]
-        if run.taught
-        else []
-    )
+    taught = []
+    if run.taught:
+        taught = [
+            f"teacher {run.taught.model}: {run.taught.audit.verdict}",
+            *rounds_lines(run.taught),
+            f"its rows: {funnel_line(run.taught.funnel)}",
+        ]
     epochs = [
         f"the weights are those after epoch {one.finetuned.chosen_epoch} of {len(one.finetuned.epochs)}"
         + (f" ({one.system})" if len(run.arms) > 1 else "")
@@ -79,6 +81,15 @@ def run_summary(run: Run, store: Path) -> str:
             f"adapter: {store / arm.adapter.folder / 'adapter'}",
         ]
     )
+
+
+def rounds_lines(taught: Taught) -> list[str]:
+    """Return a line for each round of choosing what the teacher works on."""
+    return [
+        f"round {one.number}: {one.num_chosen} training questions chosen, {one.num_kept} rows kept so far"
+        + ("" if one.dev is None else f", dev {one.dev:.4f}")
+        for one in taught.rounds
+    ]
 
 
 def funnel_line(funnel: Sequence[FunnelStep]) -> str:

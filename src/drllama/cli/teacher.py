@@ -15,14 +15,14 @@ app.add_typer(replies_app, name="replies")
 @app.command()
 def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = STORE) -> None:
     """Print what asking the teacher of RECIPE will take and cost, and what leaves the machine; send nothing."""
-    from drllama import plugins, teaching
+    from drllama import planning, plugins, teaching
     from drllama.cli.teaching_text import plan_text
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
     with RequestStore(store / REPLIES) as replies:
-        found = teaching.plan(lesson, replies=replies, count_tokens=plugins.make_token_counter(lesson.recipe))
+        found = planning.plan(lesson, replies=replies, count_tokens=plugins.make_token_counter(lesson.recipe))
     typer.echo(plan_text(found, lesson.recipe))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from drllama.recipe import Finetune
-from drllama.types import Arm, ArmName, Candidate, Example, Synthetic
+from drllama.types import Arm, ArmName, Candidate, Example, Finetuned, Synthetic
 
 SYSTEMS = {
     ArmName.NONE: "fine-tuned",
@@ -35,18 +35,19 @@ def rows_of(arm: ArmName, train: Sequence[Example], candidates: Sequence[Candida
 
 def chosen_arm(arms: Sequence[Arm], settings: Finetune) -> ArmName:
     """Return the arm whose chosen epoch is best on dev, by what chooses epochs; of equals the first."""
+    return max(arms, key=lambda arm: worth_on_dev(arm.finetuned, settings)).name
 
-    def worth(arm: Arm) -> float:
-        epoch = arm.finetuned.epochs[arm.finetuned.chosen_epoch - 1]
-        match settings.choose_epoch_by:
-            case "accuracy":
-                return epoch.dev_accuracy
-            case "macro_f1":
-                return epoch.dev_macro_f1
-            case "nll" | "last":
-                return -epoch.dev_nll_nats
 
-    return max(arms, key=worth).name
+def worth_on_dev(finetuned: Finetuned, settings: Finetune) -> float:
+    """Return how good the chosen epoch is on dev, by what chooses epochs; more is better."""
+    epoch = finetuned.epochs[finetuned.chosen_epoch - 1]
+    match settings.choose_epoch_by:
+        case "accuracy":
+            return epoch.dev_accuracy
+        case "macro_f1":
+            return epoch.dev_macro_f1
+        case "nll" | "last":
+            return -epoch.dev_nll_nats
 
 
 def _method(candidate: Candidate) -> str:

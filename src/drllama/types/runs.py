@@ -94,6 +94,20 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One round of choosing training examples and letting the teacher work on them."""
+
+    number: int
+    """From 1."""
+    num_chosen: int
+    """Training examples that the student was weak on."""
+    num_kept: int
+    """Rows that all rounds so far brought."""
+    dev: float | None
+    """What dev came to with them, by what chooses epochs, more is better; None: a single round isn't tested."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Taught:
     """What a teacher did for a run."""
 
@@ -116,6 +130,8 @@ class Taught:
     """What stopped the others, the most frequent first."""
     diversity: tuple[Diversity, ...]
     """Of the real rows, of all candidates, and of those kept; a group without rows is missing."""
+    rounds: tuple[Round, ...] = ()
+    """Empty where the teacher worked on all training examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
