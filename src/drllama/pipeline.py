@@ -12,10 +12,11 @@ from drllama.ids import derive_seed, fingerprint
 from drllama.protocols import Progress, Student
 from drllama.recipe import FilterName, Recipe, as_yaml, resolve
 from drllama.replies import Attempt, RequestStore
-from drllama.report import report_contents, report_html, report_json, report_markdown
+from drllama.report import leaks_json, report_contents, report_html, report_json, report_markdown
 from drllama.rounds import WeakSpots
 from drllama.stages.arms import SYSTEMS, chosen_arm, rows_of
 from drllama.stages.evaluate import evaluate
+from drllama.stages.guard import audit_leaks, refuse_leaks
 from drllama.stages.score import refuse_seen
 from drllama.stats import compare_accuracy
 from drllama.steps import Steps
@@ -27,6 +28,7 @@ from drllama.types import (
     Comparison,
     Evaluation,
     Example,
+    LeakAudit,
     LedgerRow,
     Original,
     Prediction,
@@ -57,22 +59,19 @@ def run(
     splits, task = _questions(recipe)
     if recipe.augment:
         teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
-    progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
-    student = plugins.make_student(recipe, task)
-    taught, sifted = _taught(recipe, splits, task, student, store, replies, limits, progress)
-    steps = Steps(recipe, splits, task, student.card, store)
+    scene = _scene(recipe, splits, task, store, progress)
+    taught, sifted = _taught(scene, store, replies, limits)
     arms = {name: rows_of(name, splits.train, sifted.filtered.kept if sifted else ()) for name in _arm_names(recipe)}
-    adapters = [fingerprint(steps.adapter_key(rows)) for rows in arms.values()]
-    asked = steps.score_key(splits.test)
-    run_id = f"{recipe.name}-{fingerprint([recipe.model_dump(mode='json'), asked, adapters, _answers(taught)])[:8]}"
+    run_id = _run_id(scene, arms, taught)
     if store.has_run(run_id):
         return store.run(run_id)
-    progress.expect(steps.work_ahead(arms.values(), splits.test, *([splits.dev] if taught else [])))
+    leaks = _guarded(scene, arms, run_id, store)
+    progress.expect(scene.steps.work_ahead(arms.values(), splits.test, *([splits.dev] if taught else [])))
 
-    untrained = steps.scored(student, splits.test, "the untrained student", progress)
+    untrained = scene.steps.scored(scene.student, splits.test, "the untrained student", progress)
     if taught:
-        taught = replace(taught, audit=_beside(taught.audit, steps, student, splits, task, recipe, progress))
-    trained = [_trained(name, rows, steps, student, splits, recipe, progress) for name, rows in arms.items()]
+        taught = replace(taught, audit=_beside(scene, taught.audit))
+    trained = [_trained(scene, name, rows) for name, rows in arms.items()]
 
     progress.work("counting and writing the report")
     answers = {"untrained": untrained.result, **{one.arm.system: one.answers for one in trained}}
@@ -84,10 +83,11 @@ def run(
         recipe=recipe.model_dump(mode="json"),
         task=task,
         environment=environment(),
-        student=student.card,
+        student=scene.student.card,
         split_sizes={"train": len(splits.train), "dev": len(splits.dev), "test": len(splits.test)},
         steps=(untrained.record, *chain.from_iterable((one.arm.adapter, one.scoring) for one in trained)),
         taught=taught,
+        leaks=leaks,
         arms=tuple(one.arm for one in trained),
         chosen_arm=chosen_arm([one.arm for one in trained], recipe.finetune),
         evaluations=evaluations,
@@ -111,11 +111,9 @@ def audit(
     found = teaching.audit(lesson, replies=replies, limits=limits, progress=progress)
     if not with_student:
         return found
-    progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
-    student = plugins.make_student(recipe, lesson.task)
-    steps = Steps(recipe, lesson.splits, lesson.task, student.card, store)
-    progress.expect(steps.work_ahead((), lesson.splits.dev))
-    return _beside(found, steps, student, lesson.splits, lesson.task, recipe, progress)
+    scene = _scene(recipe, lesson.splits, lesson.task, store, progress)
+    progress.expect(scene.steps.work_ahead((), lesson.splits.dev))
+    return _beside(scene, found)
 
 
 def evaluate_run(
@@ -215,6 +213,18 @@ def why(finished: Run, name: str, *, store: Store, replies: RequestStore) -> Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Scene:
+    """What all steps of one recipe work with."""
+
+    recipe: Recipe
+    splits: Splits
+    task: Task
+    student: Student
+    steps: Steps
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trained:
     """An arm with its answers to the test questions."""
 
@@ -223,23 +233,43 @@ class _Trained:
     scoring: StepRecord
 
 
+def _scene(recipe: Recipe, splits: Splits, task: Task, store: Store, progress: Progress) -> _Scene:
+    progress.work(f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)")
+    student = plugins.make_student(recipe, task)
+    steps = Steps(recipe, splits, task, student.card, store)
+    return _Scene(recipe=recipe, splits=splits, task=task, student=student, steps=steps, progress=progress)
+
+
 def _taught(
-    recipe: Recipe,
-    splits: Splits,
-    task: Task,
-    student: Student,
-    store: Store,
-    replies: RequestStore,
-    limits: teaching.Limits,
-    progress: Progress,
+    scene: _Scene, store: Store, replies: RequestStore, limits: teaching.Limits
 ) -> tuple[Taught | None, teaching.Sifted | None]:
+    recipe, splits, task = scene.recipe, scene.splits, scene.task
     if recipe.augment is None:
         return None, None
     select, choose = recipe.augment.select, None
     if select.by != "all":
-        choose = WeakSpots(recipe, select, splits, task, student=student, store=store, progress=progress)
+        choose = WeakSpots(recipe, select, splits, task, student=scene.student, store=store, progress=scene.progress)
     lesson = teaching.Lesson(recipe=recipe, splits=splits, task=task)
-    return teaching.teach(lesson, replies=replies, limits=limits, progress=progress, choose=choose)
+    return teaching.teach(lesson, replies=replies, limits=limits, progress=scene.progress, choose=choose)
+
+
+def _run_id(scene: _Scene, arms: Mapping[ArmName, Sequence[Example]], taught: Taught | None) -> str:
+    """Return a name that changes with the settings, the questions, what is trained on and what the teacher said."""
+    adapters = [fingerprint(scene.steps.adapter_key(rows)) for rows in arms.values()]
+    asked = scene.steps.score_key(scene.splits.test)
+    settings = scene.recipe.model_dump(mode="json")
+    return f"{scene.recipe.name}-{fingerprint([settings, asked, adapters, _answers(taught)])[:8]}"
+
+
+def _guarded(scene: _Scene, arms: Mapping[ArmName, Sequence[Example]], run_id: str, store: Store) -> LeakAudit:
+    """Return how all rows to train on are like dev and test, which is written down before anything is refused."""
+    scene.progress.work("holding all rows to train on against dev and test")
+    rows = {(one.id, one.origin): one for rows in arms.values() for one in rows}
+    held_out = (*scene.splits.dev, *scene.splits.test)
+    leaks = audit_leaks(tuple(rows.values()), held_out, scene.recipe.filters.leaks)
+    path = store.save_beside_run(run_id, "leaks.json", leaks_json(leaks))
+    refuse_leaks(leaks, told=str(path))
+    return leaks
 
 
 def _arm_names(recipe: Recipe) -> tuple[ArmName, ...]:
@@ -251,39 +281,31 @@ def _answers(taught: Taught | None) -> list[list[str | None]]:
     return [[one.example_id, one.choice] for one in taught.audit.teacher.predictions] if taught else []
 
 
-def _trained(
-    name: ArmName,
-    rows: Sequence[Example],
-    steps: Steps,
-    student: Student,
-    splits: Splits,
-    recipe: Recipe,
-    progress: Progress,
-) -> _Trained:
-    tuned = steps.finetuned(student, rows, progress)
-    refuse_seen(student.wear(tuned.folder / "adapter"), splits.test, where=recipe.name)
-    scored = steps.scored(student, splits.test, f"the {SYSTEMS[name]} student", progress, tuned.record.key)
+def _trained(scene: _Scene, name: ArmName, rows: Sequence[Example]) -> _Trained:
+    steps, student, test = scene.steps, scene.student, scene.splits.test
+    tuned = steps.finetuned(student, rows, scene.progress)
+    refuse_seen(student.wear(tuned.folder / "adapter"), test, where=scene.recipe.name)
+    scored = steps.scored(student, test, f"the {SYSTEMS[name]} student", scene.progress, tuned.record.key)
     arm = Arm(
         name=name,
         system=SYSTEMS[name],
-        num_generated=len(rows) - len(splits.train),
+        num_generated=len(rows) - len(scene.splits.train),
         finetuned=tuned.result,
         adapter=tuned.record,
     )
     return _Trained(arm=arm, answers=scored.result, scoring=scored.record)
 
 
-def _beside(
-    audited: Audit, steps: Steps, student: Student, splits: Splits, task: Task, recipe: Recipe, progress: Progress
-) -> Audit:
-    answers = steps.scored(student, splits.dev, "the untrained student on dev", progress)
+def _beside(scene: _Scene, audited: Audit) -> Audit:
+    dev = scene.splits.dev
+    answers = scene.steps.scored(scene.student, dev, "the untrained student on dev", scene.progress)
     found = evaluate(
         {"untrained student": answers.result},
-        train=splits.train,
-        asked=splits.dev,
+        train=scene.splits.train,
+        asked=dev,
         split="dev",
-        task=task,
-        recipe=recipe,
+        task=scene.task,
+        recipe=scene.recipe,
     )
     return replace(audited, student=found[-1])
 

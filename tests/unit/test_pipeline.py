@@ -112,6 +112,7 @@ def test_a_run_leaves_a_manifest_a_report_in_three_forms_and_its_whole_recipe(fi
     run = finished.first
     folder = finished.store.root / run.id
     assert sorted(path.name for path in folder.iterdir()) == [
+        "leaks.json",
         "manifest.json",
         "recipe.yaml",
         "report.html",

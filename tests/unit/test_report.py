@@ -23,6 +23,7 @@ from drllama.types import (
     Epoch,
     Example,
     Finetuned,
+    LeakAudit,
     Original,
     Outcome,
     Prediction,
@@ -84,6 +85,9 @@ def make_prediction(example, shares, *, labels=LABELS, truncated_tokens=0):
 TRAINING = StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0)
 
 
+NO_LEAKS = LeakAudit(num_real=8, num_synthetic=0, num_dev=2, num_test=10, counts=(), nearest=(), num_clean=8)
+
+
 def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
     """A small fixed run, and its questions by id."""
     asked = asked or [make_example(number, gold) for number, (gold, _) in enumerate(answers)]
@@ -133,6 +137,7 @@ def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
             StepRecord(stage="evaluate", key="e" * 64, folder="evaluate/eeeeeeee", seconds=7384.0),
         ),
         taught=None,
+        leaks=NO_LEAKS,
         arms=(
             Arm(
                 name=ArmName.NONE,

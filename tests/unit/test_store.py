@@ -17,6 +17,7 @@ from drllama.types import (
     Estimate,
     Evaluation,
     Finetuned,
+    LeakAudit,
     Outcome,
     Prediction,
     ReliabilityBin,
@@ -52,6 +53,9 @@ def finish(store, depends_on="it", result=7):
 ADAPTER = StepRecord(stage="finetune", key="k", folder="steps/finetune-k", seconds=1.5)
 
 
+NO_LEAKS = LeakAudit(num_real=8, num_synthetic=0, num_dev=2, num_test=10, counts=(), nearest=(), num_clean=8)
+
+
 def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
     return Run(
         id=run_id,
@@ -66,6 +70,7 @@ def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
         split_sizes={"train": 2, "dev": 1, "test": 2},
         steps=(ADAPTER,),
         taught=None,
+        leaks=NO_LEAKS,
         arms=(
             Arm(
                 name=ArmName.NONE,

@@ -22,9 +22,11 @@ from drllama.types import (
     Finetuned,
     FunnelStep,
     Label,
+    LeakAudit,
     Outcome,
     Prediction,
     ReliabilityBin,
+    Round,
     Run,
     SplitName,
     StepRecord,
@@ -135,6 +137,8 @@ class TeacherLine:
     num_short: int
     methods: tuple[str, ...]
     """How rows were asked for: the columns of the next two."""
+    rounds: tuple[Round, ...]
+    """Empty where it worked on all training questions."""
     funnel: tuple[FunnelStep, ...]
     drops: tuple[DropCount, ...]
     """What stopped rows, the most frequent first."""
@@ -163,6 +167,7 @@ class ReportContents:
     finetuned: System
     """The one of ``systems`` that the rest of the report is about: of several arms the one that was best on dev."""
     arms: tuple[ArmLine, ...]
+    leaks: LeakAudit
     teacher: TeacherLine | None
     """None: no generated rows were asked for."""
     epochs: tuple[Epoch, ...]
@@ -210,6 +215,7 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
         systems=systems,
         finetuned=systems[run.evaluations.index(finetuned)],
         arms=tuple(_arm_line(run, one) for one in run.arms),
+        leaks=run.leaks,
         teacher=_teacher_line(run),
         epochs=training.epochs,
         chosen_epoch=training.chosen_epoch,
@@ -265,6 +271,7 @@ def _teacher_line(run: Run) -> TeacherLine | None:
         num_failed=run.taught.num_failed,
         num_short=run.taught.num_short,
         methods=tuple(run.taught.funnel[0].counts),
+        rounds=run.taught.rounds,
         funnel=run.taught.funnel,
         drops=run.taught.drops,
         diversity=run.taught.diversity,

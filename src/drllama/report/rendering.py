@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from drllama.report.contents import ReportContents, System
 from drllama.report.pictures import confusion_picture, funnel_picture, intervals_picture, reliability_picture
-from drllama.types import Estimate
+from drllama.types import Estimate, LeakAudit
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -34,6 +34,11 @@ def report_json(contents: ReportContents) -> str:
     """Return the report for programs; every number is unrounded."""
     stored = {"format": FORMAT, **asdict(contents)}
     return visible(json.dumps(stored, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
+
+
+def leaks_json(leaks: LeakAudit) -> str:
+    """Return the audit of leaks for programs; every number is unrounded."""
+    return visible(json.dumps({"format": 1, **asdict(leaks)}, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
 
 
 def report_markdown(contents: ReportContents) -> str:

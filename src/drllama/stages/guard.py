@@ -14,18 +14,6 @@ NUM_NEAREST = 20
 _HELD_OUT: tuple[SplitName, ...] = ("dev", "test")
 
 
-def guard(train_rows: Sequence[Example], held_out: Sequence[Example], settings: Leaks) -> LeakAudit:
-    """Return what ``audit_leaks`` tells, if the rows may be trained on.
-
-    Raises:
-        OverlapError: a row to train on leaks dev or test, or has no question to compare.
-        MissingExtra: the settings name an encoder that isn't installed.
-    """
-    audit = audit_leaks(train_rows, held_out, settings)
-    refuse_leaks(audit)
-    return audit
-
-
 def audit_leaks(train_rows: Sequence[Example], held_out: Sequence[Example], settings: Leaks) -> LeakAudit:
     """Return how the rows to train on are like dev and test rows.
 
@@ -63,8 +51,8 @@ def audit_leaks(train_rows: Sequence[Example], held_out: Sequence[Example], sett
     return audit
 
 
-def refuse_leaks(audit: LeakAudit) -> None:
-    """Do nothing if no row leaks.
+def refuse_leaks(audit: LeakAudit, *, told: str) -> None:
+    """Do nothing if no row leaks; ``told`` is where the audit can be read.
 
     Raises:
         OverlapError: one does.
@@ -76,7 +64,8 @@ def refuse_leaks(audit: LeakAudit) -> None:
     raise OverlapError(
         f"{audit.num_fatal} of {audit.num_real + audit.num_synthetic} rows to train on leak dev or test; the first, "
         f"{'real' if worst.real else 'generated'} row {worst.source_id}, is like {neighbour.split} row "
-        f"{neighbour.source_id} ({neighbour.how}, {neighbour.similarity:.2f}); remove them from train"
+        f"{neighbour.source_id} ({neighbour.how}, {neighbour.similarity:.2f}); remove them from train "
+        f"(all of them: {told})"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from drllama.types.answers import Comparison, Evaluation
+from drllama.types.filtering import LeakAudit
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
 from drllama.types.teaching import Audit
@@ -152,6 +153,8 @@ class Run:
     steps: tuple[StepRecord, ...]
     taught: Taught | None
     """None: the recipe asks no teacher for rows."""
+    leaks: LeakAudit
+    """How the rows that any arm trained on are like dev and test."""
     arms: tuple[Arm, ...]
     chosen_arm: ArmName
     """The one that was best on dev; test had no say."""
