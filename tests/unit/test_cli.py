@@ -217,7 +217,7 @@ def test_an_error_of_several_lines_is_told_on_one(drllama, script):
         ("explain .", "RecipeError: .: Is a directory"),
         ("run recipe.yaml --set finetune.lr=1", "RecipeError: recipe.yaml: unknown setting 'finetune.lr' (--set); did"),
         ("run recipe.yaml --set x", "RecipeError: --set x: write it as SETTING=VALUE"),
-        ("run recipe.yaml --store recipe.yaml", "StoreError: recipe.yaml/steps/score-"),
+        ("run recipe.yaml --store recipe.yaml", "StoreError: recipe.yaml/scripted-"),
         ("explain recipe.yaml --set student.prompt=zzz", "RecipeError: student.prompt: unknown template 'zzz'; choose"),
         ("show none", "StoreError: runs: no finished runs here; make one with drllama run RECIPE, or give --store"),
         ("eval none", "StoreError: runs: no finished runs here"),
