@@ -1,5 +1,7 @@
 """Two systems on the same questions: the paired difference, and whether chance explains it."""
 
+from math import comb
+
 from drllama.recipe import Evaluate
 from drllama.stats.intervals import bootstrap
 from drllama.types import Comparison, Evaluation, Outcome
@@ -42,8 +44,7 @@ def mcnemar(gained: int, lost: int) -> float:
     >>> mcnemar(5, 0), mcnemar(0, 0)
     (0.0625, 1.0)
     """
-    from scipy.stats import binomtest
-
-    if gained + lost == 0:
-        return 1.0
-    return float(binomtest(gained, gained + lost, 0.5).pvalue)
+    discordant = gained + lost
+    tail = sum(comb(discordant, number) for number in range(min(gained, lost) + 1))
+    # A quotient of whole numbers: exact however many there are, where powers of floats would run out.
+    return min(1.0, 2 * tail / (1 << discordant))
