@@ -10,6 +10,7 @@ DrLlamaError
 ├── BatchPending   requests are out in a batch; the same command comes back for them
 ├── BudgetSpent    the next request would pass a limit of money, calls or time
 └── TeacherFailure a request to a large model got no reply; its kind says what may help
+    └── NotSent    an earlier failure stopped this request before it was sent
 """
 
 from functools import partial
@@ -62,6 +63,10 @@ class TeacherFailure(DrLlamaError):
 
 class BatchPending(DrLlamaError):
     """Requests are out at a server as a batch; the same command, later, comes back for the replies."""
+
+
+class NotSent(TeacherFailure):
+    """An earlier failure, whose kind and words these are, stopped this request too: it wasn't sent."""
 
 
 class BudgetSpent(DrLlamaError):

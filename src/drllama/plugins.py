@@ -193,7 +193,7 @@ async def _http_teacher(
         if batches.open_batches(teacher.endpoint):
             teacher = teachers.Stored(teachers.NotTwice(teacher, batches), replies)
         if not settings.batch:
-            yield teacher, partial(teachers.ask_all, in_flight=settings.max_in_flight)
+            yield teacher, partial(teachers.ask_all, in_flight=teachers.asked_at_once(settings))
             return
         async with teachers.batched(
             settings,

@@ -6,13 +6,17 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from drllama.errors import StoreError, TeacherFailure
+from drllama.recipe import Endpoint
 from drllama.replies import RequestStore
-from drllama.teachers import Kept
+from drllama.teachers import Kept, Ledger, ask_all, asked_at_once, http_teacher
 from drllama.types import FailureKind, Finish, Message, Reply, ReplyForm, Sampling, TeacherRequest
+from faults.server import FaultServer
 
 ENDPOINT = "http://127.0.0.1:1/v1"
 
@@ -86,7 +90,7 @@ def rows_on_disk(path):
         return connection.execute("SELECT request, coalesce(reply, failure) FROM attempts").fetchall()
 
 
-async def asked_at_once(kept, teacher, numbers):
+async def started_at_once(kept, teacher, numbers):
     tasks = [asyncio.create_task(kept.ask(request(number))) for number in numbers]
     while teacher.asked < len(tasks):
         await asyncio.sleep(0)
@@ -127,12 +131,12 @@ def test_what_ends_together_or_during_a_commit_is_kept_by_one_commit_off_the_loo
     async def main():
         teacher = Waves()
         async with Kept(teacher, watched) as kept:
-            first = await asked_at_once(kept, teacher, range(50))
+            first = await started_at_once(kept, teacher, range(50))
             watched.may_end.clear()
             teacher.go.set()
             await asyncio.to_thread(watched.started.wait, 30)
             # The first commit hangs, and the loop goes on: forty more requests are answered meanwhile.
-            second = await asked_at_once(kept, teacher, range(100, 140))
+            second = await started_at_once(kept, teacher, range(100, 140))
             for _ in range(5):
                 await asyncio.sleep(0)
             assert not any(task.done() for task in first + second)
@@ -184,11 +188,11 @@ def test_who_is_cancelled_while_its_reply_is_written_loses_nothing_that_was_paid
     async def main():
         teacher = Waves()
         async with Kept(teacher, watched) as kept:
-            first = await asked_at_once(kept, teacher, range(3))
+            first = await started_at_once(kept, teacher, range(3))
             watched.may_end.clear()
             teacher.go.set()
             await asyncio.to_thread(watched.started.wait, 30)
-            second = await asked_at_once(kept, teacher, range(100, 104))
+            second = await started_at_once(kept, teacher, range(100, 104))
             for _ in range(5):
                 await asyncio.sleep(0)
             for task in first + second:
@@ -206,11 +210,11 @@ def test_when_the_loop_ends_in_the_middle_what_was_answered_is_still_written(sto
     async def main():
         teacher = Waves()
         kept = Kept(teacher, watched)
-        await asked_at_once(kept, teacher, range(3))
+        await started_at_once(kept, teacher, range(3))
         watched.may_end.clear()
         teacher.go.set()
         await asyncio.to_thread(watched.started.wait, 30)
-        await asked_at_once(kept, teacher, range(100, 104))
+        await started_at_once(kept, teacher, range(100, 104))
         for _ in range(5):
             await asyncio.sleep(0)
         watched.may_end.set()
@@ -220,9 +224,32 @@ def test_when_the_loop_ends_in_the_middle_what_was_answered_is_still_written(sto
     assert sorted(watched.commits) == [3, 4]
 
 
+def test_while_a_reply_is_written_the_next_request_has_its_place_at_the_server(store):
+    watched = Watched(store)
+    watched.may_end.clear()
+
+    async def main(server):
+        settings = Endpoint(base_url=server.base_url, model="m", max_in_flight=16)
+        async with http_teacher(settings, replies=watched, ledger=Ledger(), seed=1) as teacher:
+            asked = (replace(request(number), endpoint=teacher.endpoint) for number in range(100))
+            outcomes = ask_all(teacher, asked, in_flight=asked_at_once(settings))
+            first = asyncio.ensure_future(anext(outcomes))
+            await asyncio.to_thread(watched.started.wait, 30)
+            while server.book.received.total() < asked_at_once(settings):
+                await asyncio.sleep(0.001)
+            assert not first.done()
+            watched.may_end.set()
+            await first
+            assert len([outcome async for _, outcome in outcomes]) == 99
+
+    with FaultServer() as server:
+        asyncio.run(asyncio.wait_for(main(server), 30))
+        assert server.book.most_in_flight <= 16
+
+
 KILLED = """
 import asyncio, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import test_kept
 from pathlib import Path
 
@@ -242,7 +269,8 @@ asyncio.run(main())
 
 def test_kill_9_between_answer_and_use_loses_nothing_that_was_used(tmp_path):
     path = tmp_path / "replies.sqlite"
-    command = [sys.executable, "-c", KILLED, str(path), str(__file__.rsplit("/", 1)[0])]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", KILLED, str(path), str(here), str(here.parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         used = [process.stdout.readline().strip() for _ in range(47)]
         process.kill()

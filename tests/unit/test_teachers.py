@@ -568,6 +568,8 @@ def test_a_refused_key_or_an_empty_account_ends_the_work_with_one_line(fault, ki
         with pytest.raises(TeacherFailure) as raised:
             ask_many(server, shelf := Shelf(), Ledger(), 1000)
         assert server.book.received.total() < 40 + 2 * 64
+        # What was stopped in the queue is no attempt.
+        assert server.book.received.total() == sum(map(len, shelf.attempts.values()))
     assert raised.value.kind == kind and "\n" not in str(raised.value)
     assert sum(isinstance(one, Reply) for kept in shelf.attempts.values() for one in kept) == 40
 

@@ -248,11 +248,16 @@ def _key(request: TeacherRequest, source: str) -> str:
 
 
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: getattr(value, name) for name in _names(type(value))}
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"a {type(value).__name__} can't be written as JSON")
+
+
+@functools.cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
 
 
 # Unsorted: a schema's fields are sent, and answered, in their order.
@@ -298,7 +303,7 @@ def _fields_of(kind: type, text: str, *, free_text: str | None = None) -> _Field
 
 
 def _check_names(kind: type, fields: Mapping[str, object]) -> None:
-    allowed = [field.name for field in dataclasses.fields(kind)]
+    allowed = _names(kind)
     for name in fields:
         if name not in allowed:
             raise DataError(f"{kind.__name__} has no field {name!r}, only {', '.join(allowed)}")

@@ -29,6 +29,7 @@ __all__ = [
     "Retried",
     "Stored",
     "ask_all",
+    "asked_at_once",
     "batched",
     "http_teacher",
 ]
@@ -49,27 +50,29 @@ async def http_teacher(
     """Give a teacher over HTTP that loses no reply, buys none twice and keeps to its limits.
 
     From the outside in: a stored reply costs nothing and waits for nobody; a failed attempt is sent again through
-    everything inside; each attempt waits for its place, is stopped if the key was refused meanwhile, has its worst
-    cost set aside, is sent once, and is kept, failed or not, before anybody sees it.
+    everything inside; each attempt is kept, failed or not, before anybody sees it; it waits for its place, is stopped
+    if the key was refused meanwhile, has its worst cost set aside, and is sent once.
 
     Raises:
         RecipeError: the host isn't allowed, or money is limited and the price unknown.
     """
     prices = usd_per_million_tokens or settings.usd_per_million_tokens
-    async with (
-        ChatEndpoint(settings, allow_hosts=allow_hosts, usd_per_million_tokens=prices, clock=clock) as endpoint,
-        Kept(endpoint, replies) as kept,
-    ):
-        careful = Latched(Budgeted(kept, ledger, usd_per_million_tokens=prices))
+    async with ChatEndpoint(settings, allow_hosts=allow_hosts, usd_per_million_tokens=prices, clock=clock) as endpoint:
         limited = Limited(
-            careful,
+            Latched(Budgeted(endpoint, ledger, usd_per_million_tokens=prices)),
             max_in_flight=settings.max_in_flight,
             requests_per_minute=settings.requests_per_minute,
             tokens_per_minute=settings.tokens_per_minute,
             clock=clock,
             sleep=sleep,
         )
-        yield Stored(Retried(limited, seed=seed, sleep=sleep), replies)
+        async with Kept(limited, replies) as kept:
+            yield Stored(Retried(kept, seed=seed, sleep=sleep), replies)
+
+
+def asked_at_once(settings: Endpoint) -> int:
+    """Return how many requests to have on their way: some more than the server gets, for those that are being kept."""
+    return settings.max_in_flight + max(1, settings.max_in_flight // 8)
 
 
 # A file of many requests takes longer than one request.

@@ -15,6 +15,8 @@ from drllama.teachers.dialects import sampling_fields
 from drllama.teachers.http import OPENAI_HOST, Answer, HttpClient
 from drllama.types import Reply, ReplyForm, TeacherRequest
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 @final
 class ChatEndpoint:
@@ -89,7 +91,7 @@ class ChatEndpoint:
         Raises:
             RecipeError: the dialect doesn't know a setting.
         """
-        return json.dumps(self._payload(request), ensure_ascii=False, separators=(",", ":")).encode()
+        return _ENCODER.encode(self._payload(request)).encode()
 
     def outcome_of(self, answer: Answer) -> Reply | TeacherFailure:
         """Return what an answer to a request comes to, at this endpoint's prices; how long it took isn't in it."""

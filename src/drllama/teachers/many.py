@@ -8,6 +8,10 @@ from drllama.protocols import Teacher
 from drllama.teachers.retry import STOPS_EVERYTHING
 from drllama.types import Reply, TeacherRequest
 
+# Requests that all start at once are all sent late and answered at once. A few at a time, the first is on its way while
+# the others are being written, and the answers come as evenly as they can be read.
+_STARTED_TOGETHER = 2
+
 
 async def ask_all(
     teacher: Teacher, requests: Iterable[TeacherRequest], *, in_flight: int
@@ -28,12 +32,16 @@ async def ask_all(
     finished: asyncio.Queue[asyncio.Task[Reply]] = asyncio.Queue()
     asked: dict[asyncio.Task[Reply], TeacherRequest] = {}
     stopped_by: DrLlamaError | None = None
+    started = 0
     try:
         while True:
             while stopped_by is None and len(asked) < in_flight and (request := next(waiting, None)) is not None:
                 task = asyncio.ensure_future(_asked(teacher, request))
                 asked[task] = request
                 task.add_done_callback(finished.put_nowait)
+                started += 1
+                if started < in_flight and started % _STARTED_TOGETHER == 0:
+                    await asyncio.sleep(0)
             if not asked:
                 break
             task = await finished.get()

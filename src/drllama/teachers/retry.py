@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar, assert_never, final
 
-from drllama.errors import TeacherFailure
+from drllama.errors import NotSent, TeacherFailure
 from drllama.ids import derive_seed
 from drllama.protocols import Teacher
 from drllama.types import FailureKind, Reply, TeacherRequest
@@ -132,10 +132,11 @@ class Latched:
         """Return the reply.
 
         Raises:
-            TeacherFailure: there is none, or an earlier request found that none will be answered.
+            NotSent: an earlier request found that none will be answered.
+            TeacherFailure: there is none.
         """
         if self._stopped_by is not None:
-            raise TeacherFailure(str(self._stopped_by), kind=self._stopped_by.kind)
+            raise NotSent(str(self._stopped_by), kind=self._stopped_by.kind)
         try:
             return await self._teacher.ask(request)
         except TeacherFailure as failure:

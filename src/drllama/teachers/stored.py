@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Self, final
 
-from drllama.errors import DataError, TeacherFailure
+from drllama.errors import DataError, NotSent, TeacherFailure
 from drllama.protocols import Replies, Teacher
 from drllama.types import Reply, TeacherRequest
 
@@ -66,9 +66,9 @@ class _Attempt:
 class Kept:
     """A teacher whose every attempt is kept, a failed one with its kind, before anybody uses it.
 
-    It stands next to the teacher itself: what doesn't reach it wasn't sent. Attempts that end while others are being
-    written are written together, in a thread, for the price of one. ``async with`` waits at its end for the last of
-    them: whoever asked may have been cancelled meanwhile, the reply is paid for all the same.
+    It stands outside ``Limited``: while a reply is being written, the next request has its place at the server.
+    Attempts that end while others are being written are written together, in a thread, for the price of one. ``async
+    with`` waits at its end for the last of them: whoever asked may be gone, the reply is paid for all the same.
     """
 
     def __init__(self, teacher: Teacher, replies: Replies) -> None:
@@ -99,6 +99,8 @@ class Kept:
         outcome: Reply | TeacherFailure
         try:
             outcome = await self._teacher.ask(request)
+        except NotSent:
+            raise  # No attempt: there is nothing to keep.
         except TeacherFailure as failure:
             outcome = failure
         kept = asyncio.get_running_loop().create_future()

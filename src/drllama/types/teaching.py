@@ -1,7 +1,7 @@
 """What a teacher is asked, what it answers, and the candidates that come of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -47,8 +47,15 @@ class ReplyForm(StrEnum):
     """The prompt alone asks for JSON."""
 
 
+class _KeyOnce:
+    """Room for a request's key: it is asked for several times, and a hash of all that is sent takes its time."""
+
+    __slots__ = ("_key",)
+    _key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherRequest:
+class TeacherRequest(_KeyOnce):
     """Everything that one question to a teacher consists of."""
 
     endpoint: str
@@ -68,12 +75,20 @@ class TeacherRequest:
     @property
     def key(self) -> str:
         """Return the fingerprint of all that is sent, where it is sent, and the rollout."""
+        try:
+            key: str = self._key
+        except AttributeError:
+            key = self._fingerprint()
+            object.__setattr__(self, "_key", key)
+        return key
+
+    def _fingerprint(self) -> str:
         return fingerprint(
             {
                 "endpoint": self.endpoint,
                 "model": self.model,
                 "messages": [[one.role, one.content] for one in self.messages],
-                "sampling": asdict(self.sampling),
+                "sampling": {name: getattr(self.sampling, name) for name in Sampling.__slots__},
                 "form": self.form,
                 "schema": self.schema,
                 "rollout": self.rollout,
