@@ -1,48 +1,51 @@
-"""How fast, with how much CPU and memory, requests go through an HTTP teacher.
+"""How fast, with how much CPU and memory, requests go through an HTTP teacher, beside its peers.
 
-A local server answers each request after 200 ms; 256 are in flight. The ideal rate is 256 / 0.2 s. Measured side by
-side on the same server and prompts: the whole teacher as a run uses it, the bare ``openai`` client, and a client that
-only writes and reads bytes, which shows what the machine and the server allow.
+A local server answers each request after 200 ms; 256 are in flight. The ideal rate is 256 / 0.2 s; 2,000 requests are
+eight waves, not 7.8, so 0.977 of it is the most that anybody could reach. Measured in one run, each in a process of its
+own, one after another, the same server and prompts:
 
-    python benchmarks/teacher_throughput.py
-    python benchmarks/teacher_throughput.py --only teacher --requests 100000 --latency 0.01
+- a client that only writes and reads bytes, which shows what the machine and the server allow;
+- the whole teacher as a run uses it, without a store and with every reply durable before it is used;
+- peers, each in its own environment: ``--peer NAME=PYTHON``, with NAME a script ``peers/NAME_peer.py``.
+
+Connections are opened within the measured time; imports are not. Of several rounds the middle one by rate is shown.
+CPU is that of the client and its child processes. Peers write their results to disk, as they always do, but none syncs.
+
+    python benchmarks/teacher_throughput.py --peer curator=venvs/curator/bin/python --rounds 3
+    python benchmarks/teacher_throughput.py --client stored --requests 100000 --latency 0.01
 """
 
 import argparse
 import asyncio
-import importlib.util
 import json
+import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
+
+from slow_server import slow_server
 
 from drllama.errors import TeacherFailure
 from drllama.protocols import Replies
 from drllama.recipe import Endpoint
 from drllama.replies import RequestStore
-from drllama.teachers import Ledger, ask_all, http_teacher
+from drllama.teachers import Ledger, ask_all, asked_at_once, http_teacher
 from drllama.types import Message, Reply, ReplyForm, Sampling, TeacherRequest
 
 SYSTEM = "You rewrite questions of a medical data set. Keep the meaning. " * 8
 USER = "Rewrite question {number}. Context: " + "In 120 patients the rate fell from 30 % to 22 % (p = 0.03). " * 25
 EARLY = 1000
-"""Where memory is read the first time."""
-
-
-def the_server() -> ModuleType:
-    path = Path(__file__).parents[1] / "tests" / "faults" / "server.py"
-    spec = importlib.util.spec_from_file_location("fault_server", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+"""Replies after which memory is read the first time."""
+CLIENTS = {
+    "bytes": "bytes in, bytes out",
+    "teacher": "drllama, nothing stored",
+    "stored": "drllama, every reply stored",
+}
 
 
 class Forgetful:
@@ -68,7 +71,7 @@ def requests(endpoint: str, count: int) -> Iterator[TeacherRequest]:
                 Message(role="user", content=USER.format(number=number)),
             ),
             sampling=Sampling(temperature=0.8, max_tokens=256),
-            form=ReplyForm.JSON,
+            form=ReplyForm.PROMPT,
             schema={"type": "object"},
             rollout=0,
         )
@@ -81,20 +84,28 @@ def through_teacher(replies: Replies) -> Run:
     async def run(url: str, count: int, in_flight: int) -> AsyncIterator[object]:
         settings = Endpoint(base_url=url, model="m", max_in_flight=in_flight)
         async with http_teacher(settings, replies=replies, ledger=Ledger(), seed=1) as teacher:
-            async for _, outcome in ask_all(teacher, requests(teacher.endpoint, count), in_flight=in_flight):
+            asked = requests(teacher.endpoint, count)
+            async for _, outcome in ask_all(teacher, asked, in_flight=asked_at_once(settings)):
                 assert isinstance(outcome, Reply), outcome
                 yield outcome
 
     return run
 
 
-async def drain(count: int, in_flight: int, one: Callable[[TeacherRequest], object], url: str) -> AsyncIterator[object]:
-    """Yield the outcomes of ``one`` over all requests from a fixed number of workers."""
+async def through_bytes(url: str, count: int, in_flight: int) -> AsyncIterator[object]:
+    port = int(url.split(":")[2].split("/")[0])
     waiting, finished = requests(url, count), asyncio.Queue[object]()
 
     async def work() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for request in waiting:
-            finished.put_nowait(await one(request))  # type: ignore[misc]
+            body = json.dumps({"messages": [[each.role, each.content] for each in request.messages]}).encode()
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            answer = json.loads(await reader.readexactly(length))
+            finished.put_nowait(answer["choices"][0]["message"]["content"])
+        writer.close()
 
     workers = [asyncio.create_task(work()) for _ in range(in_flight)]
     for _ in range(count):
@@ -102,109 +113,114 @@ async def drain(count: int, in_flight: int, one: Callable[[TeacherRequest], obje
     await asyncio.gather(*workers)
 
 
-async def through_openai(url: str, count: int, in_flight: int) -> AsyncIterator[object]:
-    import openai
-
-    async with openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
-
-        async def one(request: TeacherRequest) -> object:
-            answer = await client.chat.completions.create(
-                model="m",
-                messages=[{"role": each.role, "content": each.content} for each in request.messages],  # type: ignore[misc]
-                temperature=0.8,
-                max_tokens=256,
-                response_format={"type": "json_object"},
-            )
-            return answer.choices[0].message.content
-
-        async for outcome in drain(count, in_flight, one, url):
-            yield outcome
-
-
-async def through_bytes(url: str, count: int, in_flight: int) -> AsyncIterator[object]:
-    port = int(url.split(":")[2].split("/")[0])
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def one(request: TeacherRequest) -> object:
-        reader, writer = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port)
-        body = json.dumps({"messages": [[each.role, each.content] for each in request.messages]}).encode()
-        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        answer = json.loads(await reader.readexactly(length))
-        idle.append((reader, writer))
-        return answer["choices"][0]["message"]["content"]
-
-    async for outcome in drain(count, in_flight, one, url):
-        yield outcome
-    for _, writer in idle:
-        writer.close()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One line of the table."""
+    """What one client took for all requests."""
 
-    name: str
-    rate_over_ideal: float
-    cpu_ms_per_request: float
-    cpu_share: float
-    """CPU seconds over wall seconds: near 1, the client's own CPU is the limit."""
-    early_rss_mib: float
+    seconds: float
+    cpu_seconds: float
     rss_mib: float
-
-    def __str__(self) -> str:
-        return (
-            f"{self.name:<28} {self.rate_over_ideal:>10.3f} {self.cpu_ms_per_request:>12.3f} {self.cpu_share:>10.2f}"
-            f" {self.early_rss_mib:>10.1f} {self.rss_mib:>10.1f}"
-        )
+    replies: int
+    early_rss_mib: float | None = None
 
 
 def max_rss_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-async def measure(name: str, run: Run, url: str, options: argparse.Namespace) -> Measured:
-    async for _ in run(url, options.in_flight, options.in_flight):
-        pass  # Imports, connections and caches are there before the clock starts.
-    early = max_rss_mib()
-    wall, cpu, answered = time.perf_counter(), time.process_time(), 0
-    async for _ in run(url, options.requests, options.in_flight):
+async def measure(run: Run, warm: Run, url: str, count: int, in_flight: int) -> Measured:
+    async for _ in warm(url, in_flight, in_flight):
+        pass  # Imports are there before the clock starts.
+    early, wall, cpu, answered = None, time.perf_counter(), time.process_time(), 0
+    async for _ in run(url, count, in_flight):
         answered += 1
         if answered == EARLY:
             early = max_rss_mib()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert answered == options.requests, f"{answered} of {options.requests} answered"
     return Measured(
-        name=name,
-        rate_over_ideal=answered / wall / (options.in_flight / options.latency),
-        cpu_ms_per_request=1000 * cpu / answered,
-        cpu_share=cpu / wall,
-        early_rss_mib=early,
+        seconds=time.perf_counter() - wall,
+        cpu_seconds=time.process_time() - cpu,
         rss_mib=max_rss_mib(),
+        replies=answered,
+        early_rss_mib=early,
+    )
+
+
+def inside(client: str, url: str, count: int, in_flight: int, folder: str) -> Measured:
+    """Return what one of our own clients takes, in this process."""
+    forgetful = through_teacher(Forgetful())
+    if client == "bytes":
+        return asyncio.run(measure(through_bytes, through_bytes, url, count, in_flight))
+    if client == "teacher":
+        return asyncio.run(measure(forgetful, forgetful, url, count, in_flight))
+    # On the disk, where a run keeps its replies: /tmp may be memory, which takes no time to sync.
+    with RequestStore(Path(folder) / "replies.sqlite") as store:
+        return asyncio.run(measure(through_teacher(store), forgetful, url, count, in_flight))
+
+
+def apart(command: list[str], folder: str) -> Measured:
+    """Return what a client takes in a process of its own, its home an empty folder."""
+    environment = os.environ | {"HOME": folder}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def one_round(options: argparse.Namespace, url: str, prompts: Path) -> Iterator[tuple[str, Measured]]:
+    """Yield the name of each client and what it took."""
+    ours = [options.client] if options.client else list(CLIENTS)
+    numbers = [str(options.requests), str(options.in_flight)]
+    for client in ours:
+        with tempfile.TemporaryDirectory(dir=options.disk) as folder:
+            command = [sys.executable, __file__, "--inside", client, url, *numbers, folder]
+            yield CLIENTS[client], apart(command, folder)
+    for name, python in options.peer:
+        with tempfile.TemporaryDirectory(dir=options.disk) as folder:
+            script = Path(__file__).with_name("peers") / f"{name}_peer.py"
+            command = [python, str(script), url, str(prompts), str(options.in_flight), folder]
+            yield name, apart(command, folder)
+
+
+def line(name: str, rounds: list[Measured], options: argparse.Namespace) -> str:
+    for one in rounds:
+        assert one.replies == options.requests, f"{name}: {one.replies} of {options.requests} answered"
+    middle = sorted(rounds, key=lambda one: one.seconds)[len(rounds) // 2]
+    ideal = options.requests / (options.in_flight / options.latency)
+    rates = [ideal / one.seconds for one in rounds]
+    early = f"{middle.early_rss_mib:.1f}" if middle.early_rss_mib else ""
+    return (
+        f"{name:<28} {ideal / middle.seconds:>10.3f} {f'{min(rates):.3f}-{max(rates):.3f}':>13}"
+        f" {1000 * middle.cpu_seconds / options.requests:>11.2f} {early:>9} {middle.rss_mib:>9.1f}"
     )
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["--inside"]:
+        client, url, count, in_flight, folder = sys.argv[2:]
+        print(json.dumps(asdict(inside(client, url, int(count), int(in_flight), folder))))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--in-flight", type=int, default=256)
     parser.add_argument("--latency", type=float, default=0.2, help="seconds before each reply")
-    parser.add_argument("--only", choices=["bytes", "openai", "teacher", "stored"], help="one of the clients")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--client", choices=CLIENTS, help="one of our own clients, the others not")
+    parser.add_argument("--peer", type=lambda text: text.split("=", 1), action="append", default=[])
+    parser.add_argument("--disk", default=".", help="where the store is written; a real disk")
     options = parser.parse_args()
-    with the_server().apart(options.latency) as url, tempfile.TemporaryDirectory() as folder:
-        runs: dict[str, tuple[str, Run]] = {
-            "bytes": ("bytes in, bytes out", through_bytes),
-            "openai": ("bare openai client", through_openai),
-            "teacher": ("teacher, nothing stored", through_teacher(Forgetful())),
-        }
-        with RequestStore(Path(folder) / "replies.sqlite") as store:
-            runs["stored"] = ("teacher, every reply stored", through_teacher(store))
-            print(f"{options.requests} requests, {options.in_flight} in flight, {options.latency} s at the server")
-            print(f"{'':<28} {'rate/ideal':>10} {'CPU ms/req':>12} {'CPU/wall':>10} {'MiB@1000':>10} {'MiB@end':>10}")
-            for key, (name, run) in runs.items():
-                if options.only in {None, key}:
-                    print(asyncio.run(measure(name, run, url, options)), flush=True)
+    with slow_server(options.latency) as url, tempfile.TemporaryDirectory(dir=options.disk) as folder:
+        prompts = Path(folder) / "prompts.jsonl"
+        with prompts.open("w", encoding="utf-8") as file:
+            for number in range(options.requests if options.peer else 0):
+                file.write(json.dumps({"system": SYSTEM, "user": USER.format(number=number)}) + "\n")
+        taken: dict[str, list[Measured]] = {}
+        for _ in range(options.rounds):
+            for name, measured in one_round(options, url, prompts):
+                taken.setdefault(name, []).append(measured)
+    print(f"{options.requests} requests, {options.in_flight} in flight, {options.latency} s at the server")
+    print(f"{'':<28} {'rate/ideal':>10} {'rounds':>13} {'CPU ms/req':>11} {'MiB@1000':>9} {'MiB peak':>9}")
+    for name, rounds in taken.items():
+        print(line(name, rounds, options))
 
 
 if __name__ == "__main__":
