@@ -16,7 +16,7 @@ from drllama.errors import StoreError, TeacherFailure
 from drllama.files import disk_errors_told
 from drllama.replies.database import transaction
 from drllama.replies.rows import BATCH, failure_of_text, json_of, request_from, row_of, utc_text
-from drllama.replies.store import INSERT_ATTEMPT, RequestStore
+from drllama.replies.store import RequestStore, insert_attempts
 from drllama.types import BatchRecord, OpenBatch, Reply, TeacherRequest
 
 _OUT = "out"
@@ -134,7 +134,7 @@ class BatchBook:
         ]
         num_replies = sum(row["reply"] is not None for row in rows)
         with self._store.using() as connection, transaction(connection, "IMMEDIATE"):
-            connection.executemany(INSERT_ATTEMPT, rows)
+            insert_attempts(connection, rows)
             connection.execute("DELETE FROM batch_requests WHERE batch = ?", (batch_id,))
             connection.execute(
                 """UPDATE batches SET state = ?, num_replies = ?, num_failures = num_requests - ?, num_strays = ?

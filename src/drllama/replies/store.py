@@ -2,7 +2,7 @@
 
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,16 +31,12 @@ from drllama.types import FailureKind, Reply, TeacherCall, TeacherRequest
 T = TypeVar("T")
 _BATCH = 200
 
-INSERT_ATTEMPT = """
-    INSERT INTO attempts (
-        id, key, endpoint, model, prompt, prompt_sha256, rollout, request, reply, failure, finish, failure_kind,
-        tokens_in, tokens_out, cost_usd, seconds, created_at, source, chosen
-    ) VALUES (
-        :id, :key, :endpoint, :model, :prompt, :prompt_sha256, :rollout, :request, :reply, :failure, :finish,
-        :failure_kind, :tokens_in, :tokens_out, :cost_usd, :seconds, :created_at, :source,
-        :reply IS NOT NULL AND NOT EXISTS (SELECT 1 FROM attempts WHERE key = :key AND chosen)
-    ) ON CONFLICT (id) DO NOTHING
-"""
+_COLUMNS = (
+    "id", "key", "endpoint", "model", "prompt", "prompt_sha256", "rollout", "request", "reply", "failure", "finish",
+    "failure_kind", "tokens_in", "tokens_out", "cost_usd", "seconds", "created_at", "source",
+)  # fmt: skip
+_PLACES = f"({'?, ' * len(_COLUMNS)}? AND NOT EXISTS (SELECT 1 FROM attempts WHERE key = ? AND chosen))"
+_ROWS_IN_STATEMENT = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +241,7 @@ class RequestStore:
     def _insert(self, rows: list[Row]) -> int:
         """Return how many of the rows were not there yet."""
         with self._writing.using() as connection, transaction(connection, "IMMEDIATE"):
-            return sum(connection.execute(INSERT_ATTEMPT, row).rowcount for row in rows)
+            return insert_attempts(connection, rows)
 
     def _select(self, query: str, key: str, read: Callable[[sqlite3.Row], T]) -> list[T]:
         with self._reading.using() as connection:
@@ -258,3 +254,23 @@ class RequestStore:
             StoreError: the file can't be read or written to.
         """
         return self._writing.using()
+
+
+def insert_attempts(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+    """Return how many of the rows were not there yet; they are inserted within the caller's transaction."""
+    # Several rows in a statement: after each, the thread would let the others run and wait for its turn again.
+    parts = [rows[first : first + _ROWS_IN_STATEMENT] for first in range(0, len(rows), _ROWS_IN_STATEMENT)]
+    return sum(connection.execute(*_insertion(part)).rowcount for part in parts)
+
+
+def _insertion(rows: Sequence[Row]) -> tuple[str, list[object]]:
+    values: list[object] = []
+    replied = set()
+    for row in rows:
+        key, has_reply = row["key"], row["reply"] is not None
+        # The first reply to a key is the chosen one; what the statement looks up are the rows before its own.
+        values += [*(row[name] for name in _COLUMNS), has_reply and key not in replied, key]
+        if has_reply:
+            replied.add(key)
+    places = ", ".join([_PLACES] * len(rows))
+    return f"INSERT INTO attempts ({', '.join(_COLUMNS)}, chosen) VALUES {places} ON CONFLICT (id) DO NOTHING", values
