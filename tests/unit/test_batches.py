@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from drllama.cli import main
 from drllama.errors import BatchPending, BudgetSpent, StoreError, TeacherFailure
 from drllama.recipe import Endpoint, read_recipe
 from drllama.replies import BATCH, BatchBook, RequestStore
-from drllama.replies import database as replies_database
+from drllama.replies import store as replies_store
+from drllama.replies.format import REPLIES
 from drllama.teachers import batches as teachers_batches
 from drllama.types import FailureKind, Message, Reply, ReplyForm, Sampling, TeacherRequest
 from faults.batches import AtCreation, Desk, Ending
@@ -614,7 +616,7 @@ def test_a_store_of_the_first_format_takes_batches_and_keeps_its_replies(tmp_pat
     reply = Reply(text="x", finish="stop", tokens_in=1, tokens_out=1, seconds=0.0, cost_usd=None)
     one = asked("http://127.0.0.1:1/v1", 1)
     with monkeypatch.context() as patched:
-        patched.setattr(replies_database, "_MIGRATIONS", replies_database._MIGRATIONS[:1])
+        patched.setattr(replies_store, "REPLIES", replace(REPLIES, migrations=REPLIES.migrations[:1]))
         with RequestStore(path) as store:
             store.keep(one, reply)
     with RequestStore(path) as store:

@@ -12,9 +12,9 @@ from datetime import datetime
 
 from filelock import FileLock, Timeout
 
+from drllama.database import transaction
 from drllama.errors import StoreError, TeacherFailure
 from drllama.files import disk_errors_told
-from drllama.replies.database import transaction
 from drllama.replies.rows import BATCH, failure_of_text, json_of, request_from, row_of, utc_text
 from drllama.replies.store import RequestStore, insert_attempts
 from drllama.types import BatchRecord, OpenBatch, Reply, TeacherRequest

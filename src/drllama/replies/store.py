@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Self, TypeVar
 
+from drllama.database import Connection, connect, errors_told, transaction
 from drllama.errors import StoreError, TeacherFailure
-from drllama.replies.database import Connection, connect, errors_told, transaction
+from drllama.replies.format import REPLIES
 from drllama.replies.rows import (
     ASKED_HERE,
     LIVE,
@@ -101,8 +102,8 @@ class RequestStore:
         self.clock = clock
         self._busy_seconds = busy_seconds
         # Apart, so that nobody who looks for a reply waits for the disk that keeps another, nor sees it before.
-        self._reading = Connection(self.path, busy_seconds=busy_seconds)
-        self._writing = Connection(self.path, busy_seconds=busy_seconds)
+        self._reading = Connection(self.path, REPLIES, busy_seconds=busy_seconds)
+        self._writing = Connection(self.path, REPLIES, busy_seconds=busy_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +188,11 @@ class RequestStore:
             StoreError: the file can't be read.
         """
         wanted = "SELECT * FROM attempts WHERE ?1 IN (endpoint, '') AND ?2 IN (model, '') ORDER BY number"
-        with errors_told(self.path), closing(connect(self.path, busy_seconds=self._busy_seconds)) as connection:
+        busy_seconds = self._busy_seconds
+        with (
+            errors_told(self.path, REPLIES),
+            closing(connect(self.path, REPLIES, busy_seconds=busy_seconds)) as connection,
+        ):
             for row in connection.execute(wanted, (endpoint or "", model or "")):
                 yield line_of(row)
 
