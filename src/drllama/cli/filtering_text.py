@@ -7,6 +7,7 @@ from typing import assert_never
 from drllama.cli.tables import table
 from drllama.pipeline import RowStory
 from drllama.replies import Attempt
+from drllama.report.evidence import evidence_text
 from drllama.types import (
     CandidateRow,
     Diversity,
@@ -15,13 +16,8 @@ from drllama.types import (
     Example,
     FailedRow,
     FunnelStep,
-    Judgement,
-    Measured,
-    Neighbour,
-    Quoted,
     Reply,
     UnparsedRow,
-    Votes,
 )
 
 _REASONS_SHOWN = 15
@@ -116,33 +112,10 @@ def _verdicts(row: CandidateRow, story: RowStory) -> list[str]:
     lines: list[str] = []
     for name in story.filters:
         if row.dropped and row.dropped.by == name:
-            return [*lines, f"  {name}: {row.dropped.reason} ({_evidence(row.dropped.evidence)})"]
+            return [*lines, f"  {name}: {row.dropped.reason} ({evidence_text(row.dropped.evidence)})"]
         seen: Evidence | None = {"label": row.votes, "judge": row.judgement}.get(name)
-        lines.append(f"  {name}: passed" + (f" ({_evidence(seen)})" if seen else ""))
+        lines.append(f"  {name}: passed" + (f" ({evidence_text(seen)})" if seen else ""))
     return lines
-
-
-def _evidence(evidence: Evidence) -> str:
-    match evidence:
-        case Neighbour():
-            return (
-                f"{evidence.how} {evidence.similarity:.2f} to {evidence.source_id} of {evidence.split}: "
-                f"{evidence.question}"
-            )
-        case Votes():
-            silent = evidence.num_unparsed + evidence.num_failed
-            told = [f"{label} {count}" for label, count in evidence.counts.items()]
-            return f"blind answers: {', '.join([*told, f'silent {silent}'])}"
-        case Judgement():
-            support = "supported" if evidence.supported else "not supported"
-            return f"{support}, {evidence.label}: {evidence.reason}"
-        case Measured():
-            return f"{evidence.value:.3g}, the limit is {evidence.limit:.3g}"
-        case Quoted():
-            measured = f", {_evidence(evidence.measured)}" if evidence.measured else ""
-            return f"“{evidence.text}”{measured}"
-        case _ as other:
-            assert_never(other)
 
 
 def _attempt(attempt: Attempt) -> str:

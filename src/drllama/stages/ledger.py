@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from drllama.filters.review import Reviewed, review
 from drllama.stages.arms import methods_of
 from drllama.stages.augment import Augmented, FailedRequest, UnparsedReply
 from drllama.types import (
@@ -19,8 +21,12 @@ from drllama.types import (
 )
 
 
-def ledger_rows(augmented: Augmented, filtered: Filtered, arms: Sequence[ArmName]) -> tuple[LedgerRow, ...]:
+def ledger_rows(
+    augmented: Augmented, filtered: Filtered, arms: Sequence[ArmName], reviewed: Reviewed | None = None
+) -> tuple[LedgerRow, ...]:
     """Return a row for each candidate, in the candidates' order, then for what was unreadable and what failed.
+
+    ``reviewed`` are the candidates with what people decided about them, as they were filtered; None: nobody did.
 
     Items that a teacher gave beyond what was wanted of their source aren't asked for, and have no row.
     """
@@ -28,8 +34,10 @@ def ledger_rows(augmented: Augmented, filtered: Filtered, arms: Sequence[ArmName
     kept = {one.id for one in filtered.kept}
     assert len(augmented.candidates) == len(kept) + len(drops), "given = kept + dropped"
     assert kept.isdisjoint(drops)
+    reviewed = reviewed or review(augmented.candidates, ())
+    rows = (_candidate(one, filtered, drops.get(one.id), arms) for one in reviewed.candidates)
     return (
-        *(_candidate(one, filtered, drops.get(one.id), arms) for one in augmented.candidates),
+        *(replace(row, review=reviewed.decisions.get(row.id), written=reviewed.written.get(row.id)) for row in rows),
         *(_unparsed(one) for one in augmented.unparsed),
         *(_failed(one) for one in augmented.failed),
     )

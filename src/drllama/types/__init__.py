@@ -48,6 +48,7 @@ from drllama.types.questions import (
     Synthetic,
     Task,
 )
+from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
 from drllama.types.runs import (
     Arm,
     ArmName,
@@ -83,6 +84,7 @@ __all__ = [
     "CandidateRow",
     "ClassScores",
     "Comparison",
+    "Decision",
     "Diversity",
     "Drop",
     "DropCount",
@@ -120,6 +122,7 @@ __all__ = [
     "Reply",
     "ReplyForm",
     "Round",
+    "Ruling",
     "Run",
     "Sampling",
     "SplitName",
@@ -131,7 +134,10 @@ __all__ = [
     "Taught",
     "TeacherCall",
     "TeacherRequest",
+    "Texts",
     "Unparsed",
     "UnparsedRow",
+    "Verdict",
     "Votes",
+    "texts_of",
 ]

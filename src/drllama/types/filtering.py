@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from drllama.types.questions import Label, SplitName
+from drllama.types.reviewing import Decision
 from drllama.types.teaching import Candidate
 
 How: TypeAlias = Literal["document", "exact", "near", "edited", "n-gram", "semantic"]
@@ -75,7 +76,7 @@ class Judgement:
     """Why, in the judge's words."""
 
 
-Evidence: TypeAlias = Neighbour | Votes | Judgement | Measured | Quoted
+Evidence: TypeAlias = Neighbour | Votes | Judgement | Measured | Quoted | Decision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

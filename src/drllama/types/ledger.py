@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 
 from drllama.types.filtering import Evidence, Judgement, Votes
 from drllama.types.questions import Label
+from drllama.types.reviewing import Decision, Texts
 from drllama.types.runs import ArmName
 
 Method: TypeAlias = Literal["rewrite", "new"]
@@ -58,6 +59,17 @@ class CandidateRow:
     """None: it wasn't judged, or not readably."""
     arms: tuple[ArmName, ...]
     """The arms that train on it."""
+    review: Decision | None = None
+    """What a person decided, where this run respected it."""
+    written: Texts | None = None
+    """What the teacher wrote, where a person's edit stands in its place."""
+
+    @property
+    def teachers_texts(self) -> Texts:
+        """Return what the teacher wrote, edited or not."""
+        if self.written is not None:
+            return self.written
+        return Texts(question=self.question, context=self.context, label=self.label, long_answer=self.long_answer)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
