@@ -1,0 +1,1 @@
+"""The review page: server-rendered, on this machine alone, reached with a token."""
