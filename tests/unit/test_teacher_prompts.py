@@ -152,3 +152,12 @@ def test_a_thousand_requests_are_written_in_a_second():
     keys = {request.key for example in examples for request in requests(example).values()}
     assert time.process_time() - started < 1
     assert len(keys) == 900
+
+
+def test_a_server_of_another_kind_is_told_more_so_its_dialect_is_in_the_key():
+    keys = {
+        dialect: replace(WRITER, dialect=dialect).probe(Audit()).key
+        for dialect in ("openai", "vllm", "llama.cpp", "ollama")
+    }
+    assert len(set(keys.values())) == 4
+    assert keys["openai"] == WRITER.probe(Audit()).key

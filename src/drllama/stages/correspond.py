@@ -30,6 +30,8 @@ class Correspondent:
     endpoint: str
     model: str
     form: ReplyForm
+    dialect: str = "openai"
+    """In which words sampling settings are sent."""
 
     def rewrite(
         self, example: Example, task: Task, augment: Augment, settings: Rewrite, rollout: int
@@ -117,6 +119,7 @@ class Correspondent:
             form=self.form,
             schema=schema,
             rollout=rollout,
+            dialect=self.dialect,
         )
 
 
@@ -128,7 +131,8 @@ def known_correspondent(recipe: Recipe, endpoint: str, replies: Replies) -> Corr
     """Return the correspondent at an endpoint as far as can be told without asking: for plans and recordings."""
     assert recipe.teacher is not None, "a recipe without a teacher has no correspondent"
     form = ReplyForm.PROMPT if isinstance(recipe.teacher, LocalTeacher) else ReplyForm.SCHEMA
-    strictest = Correspondent(endpoint=endpoint, model=recipe.teacher.model, form=form)
+    dialect = recipe.teacher.dialect if isinstance(recipe.teacher, Endpoint) else "openai"
+    strictest = Correspondent(endpoint=endpoint, model=recipe.teacher.model, form=form, dialect=dialect)
     if isinstance(recipe.teacher, Endpoint):
         for form in ReplyForm:
             candidate = replace(strictest, form=form)

@@ -71,6 +71,8 @@ class TeacherRequest(_KeyOnce):
     """The JSON schema of the reply."""
     rollout: int
     """Which of several draws for the same messages, from 0; never sent, but part of the key."""
+    dialect: str = "openai"
+    """In which words the sampling settings are sent; another kind of server is told more than OpenAI's."""
 
     @property
     def key(self) -> str:
@@ -92,6 +94,8 @@ class TeacherRequest(_KeyOnce):
                 "form": self.form,
                 "schema": self.schema,
                 "rollout": self.rollout,
+                # OpenAI's words are what is sent already; another dialect's follow from its name.
+                **({} if self.dialect == "openai" else {"dialect": self.dialect}),
             }
         )
 
