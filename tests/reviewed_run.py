@@ -73,7 +73,7 @@ class Silent:
         pass
 
 
-def make_reviewed_run(folder: Path, monkeypatch, *assignments):
+def make_reviewed_run(folder: Path, monkeypatch, *assignments, decisions=()):
     """Carry out a recipe with a scripted student and a recorded teacher; return the run and its store."""
     questions, recipe, recording = folder / "questions.jsonl", folder / "recipe.yaml", folder / "recorded.jsonl"
     _write_lines(questions, _question_rows())
@@ -98,5 +98,6 @@ evaluate: {{bootstrap_samples: 100}}
             limits=Limits(),
             progress=Silent(),
             command="drllama run recipe.yaml",
+            decisions=decisions,
         )
     return run, store

@@ -26,6 +26,7 @@ from drllama.types import (
     ArmName,
     Audit,
     Comparison,
+    Decision,
     Evaluation,
     Example,
     LeakAudit,
@@ -49,8 +50,11 @@ def run(
     limits: teaching.Limits,
     progress: Progress,
     command: str,
+    decisions: Sequence[Decision] = (),
 ) -> Run:
     """Carry out a recipe, reusing every step and every reply that is already stored, and return the run.
+
+    ``decisions`` are what people said of the teacher's rows, in reviews of earlier runs.
 
     Raises:
         DrLlamaError: something that a person can mend; what was finished is kept.
@@ -60,7 +64,7 @@ def run(
     if recipe.augment:
         teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
     scene = _scene(recipe, splits, task, store, progress)
-    taught, sifted = _taught(scene, store, replies, limits)
+    taught, sifted = _taught(scene, decisions, store, replies, limits)
     arms = {name: rows_of(name, splits.train, sifted.filtered.kept if sifted else ()) for name in _arm_names(recipe)}
     run_id = _run_id(scene, arms, taught)
     if store.has_run(run_id):
@@ -241,7 +245,7 @@ def _scene(recipe: Recipe, splits: Splits, task: Task, store: Store, progress: P
 
 
 def _taught(
-    scene: _Scene, store: Store, replies: RequestStore, limits: teaching.Limits
+    scene: _Scene, decisions: Sequence[Decision], store: Store, replies: RequestStore, limits: teaching.Limits
 ) -> tuple[Taught | None, teaching.Sifted | None]:
     recipe, splits, task = scene.recipe, scene.splits, scene.task
     if recipe.augment is None:
@@ -249,7 +253,7 @@ def _taught(
     select, choose = recipe.augment.select, None
     if select.by != "all":
         choose = WeakSpots(recipe, select, splits, task, student=scene.student, store=store, progress=scene.progress)
-    lesson = teaching.Lesson(recipe=recipe, splits=splits, task=task)
+    lesson = teaching.Lesson(recipe=recipe, splits=splits, task=task, decisions=tuple(decisions))
     return teaching.teach(lesson, replies=replies, limits=limits, progress=scene.progress, choose=choose)
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from drllama import plugins
 from drllama.errors import BatchPending, DataError, RecipeError, TeacherFailure
+from drllama.filters.review import review
 from drllama.ids import derive_seed
 from drllama.protocols import AnswerMany, Progress, Teacher
 from drllama.recipe import Augment, Recipe, Recorded
@@ -24,6 +25,7 @@ from drllama.stats import diversity, drop_counts, funnel
 from drllama.types import (
     Audit,
     Candidate,
+    Decision,
     Diversity,
     DropCount,
     Example,
@@ -61,6 +63,8 @@ class Lesson:
     task: Task
     chosen: tuple[Example, ...] | None = None
     """The training examples that the teacher works on, one that was chosen twice two times; None: each of them once."""
+    decisions: tuple[Decision, ...] = ()
+    """What people said of the teacher's rows."""
 
     @property
     def sources(self) -> tuple[Example, ...]:
@@ -81,8 +85,8 @@ class Lesson:
         return self.recipe.augment
 
 
-def read_lesson(recipe: Recipe) -> Lesson:
-    """Return the recipe's questions.
+def read_lesson(recipe: Recipe, decisions: Sequence[Decision] = ()) -> Lesson:
+    """Return the recipe's questions, with what people said of the teacher's rows.
 
     Raises:
         RecipeError: the recipe names no teacher.
@@ -93,7 +97,7 @@ def read_lesson(recipe: Recipe) -> Lesson:
             "{local: {model: smollm2-135m}} or {replay: {endpoint: E, model: M}}"
         )
     source = plugins.make_source(recipe)
-    return Lesson(recipe=recipe, splits=source.load(), task=source.task)
+    return Lesson(recipe=recipe, splits=source.load(), task=source.task, decisions=tuple(decisions))
 
 
 def audit(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Audit:
@@ -333,18 +337,19 @@ async def _sifted(
 ) -> Sifted:
     found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
     filters = lesson.recipe.filters
+    reviewed = review(found.candidates, lesson.decisions)
     progress.work("filtering the teacher's rows")
     filtered = await filter_candidates(
         teacher,
         ask_all,
         correspondent=correspondent,
-        candidates=found.candidates,
+        reviewed=reviewed,
         splits=lesson.splits,
         task=lesson.task,
         settings=filters,
         progress=progress,
     )
-    rows = ledger_rows(found, filtered, lesson.augment.arms)
+    rows = ledger_rows(found, filtered, lesson.augment.arms, reviewed)
     groups = {
         "real": lesson.splits.train,
         "written": [one.example for one in found.candidates],

@@ -9,6 +9,7 @@ from candidates import LABELS, TASK, VITAMIN, candidate
 
 from drllama import teachers
 from drllama.errors import RecipeError, TeacherFailure
+from drllama.filters.review import review
 from drllama.parsing import parse_judgement
 from drllama.recipe import Filters
 from drllama.replies import RequestStore
@@ -82,7 +83,7 @@ def sift(teacher, settings, rows=ROWS, splits=SPLITS):
             teacher,
             ask_all,
             correspondent=WRITER,
-            candidates=rows,
+            reviewed=review(rows, ()),
             splits=splits,
             task=TASK,
             settings=Filters.model_validate(settings),

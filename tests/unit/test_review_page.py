@@ -13,7 +13,7 @@ from drllama.cli import main
 from drllama.replies import RequestStore
 from drllama.reviews import ReviewStore
 from drllama.stats import wilson
-from drllama.types import Verdict
+from drllama.types import ArmName, Verdict
 from drllama.web.app import make_app
 from drllama.web.desk import read_desk
 from reviewed_run import CHINESE, FORMULA, MARKUP, NO_QUESTION, NUM_ROWS, make_reviewed_run
@@ -429,6 +429,32 @@ class TestCommand:
         assert code == 1
         assert said.startswith(told)
         assert said.count("\n") == 1
+
+
+def test_the_next_run_respects_what_people_decided(tmp_path, monkeypatch):
+    first = make_reviewed_run(tmp_path, monkeypatch)
+    bench = Bench(first, first[1].root, reviewer="Ann")
+    browser, brought_back = bench.browser(), bench.asking(NO_QUESTION)
+    edited, rejected = bench.desk.rows[:2]
+    posted(browser, edited, "edit", **form_of(edited, question="Does aspirin cool?", label="no"))
+    posted(browser, rejected, "reject", reason="dull")
+    posted(browser, brought_back, "accept")
+
+    second, store = make_reviewed_run(tmp_path, monkeypatch, decisions=bench.reviews.decisions())
+    assert second.id != first[0].id
+    assert second.arm(ArmName.COMBINED).num_generated == NUM_ROWS - 1
+    rows = {row.id: row for row in store.ledger(second)}
+    assert (rows[rejected.id].dropped.by, rows[rejected.id].review.ruling.reason) == ("review", "dull")
+    assert rows[brought_back.id].dropped is None
+    assert (rows[edited.id].question, rows[edited.id].label) == ("Does aspirin cool?", "no")
+    assert rows[edited.id].written.question == edited.question
+
+    later = Bench((second, store), store.root, reviewer="Bob")
+    told = text_of(later.browser().get(address(edited)).text)
+    assert "Edited by Ann" in told
+    assert "3 of 12 decided" in told
+    again, _ = make_reviewed_run(tmp_path, monkeypatch, decisions=later.reviews.decisions())
+    assert again.id == second.id
 
 
 def test_the_ledger_of_a_later_run_remembers_edits(reviewed):

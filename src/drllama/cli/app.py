@@ -33,6 +33,7 @@ MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Send at most 
 MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Send nothing more after so many minutes.")]
 STORE = Path("runs")
 REPLIES = "replies.sqlite"
+REVIEWS = "reviews.sqlite"
 
 
 def _say(text: str) -> None:
@@ -54,6 +55,7 @@ def run(
     from drllama.cli.tables import run_summary
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
+    from drllama.reviews import ReviewStore
     from drllama.store import Store
     from drllama.teaching import Limits
 
@@ -62,9 +64,17 @@ def run(
         ["drllama", "run", str(recipe), *(word for one in assignments or () for word in ("--set", one))]
     )
     limits = Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
+    with ReviewStore(store / REVIEWS) as reviews:
+        decisions = reviews.decisions()
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         finished = pipeline.run(
-            resolved.recipe, store=Store(store), replies=replies, limits=limits, progress=progress, command=command
+            resolved.recipe,
+            store=Store(store),
+            replies=replies,
+            limits=limits,
+            progress=progress,
+            command=command,
+            decisions=decisions,
         )
     _say(run_summary(finished, store))
 

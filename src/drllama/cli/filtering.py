@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from drllama.cli.app import REPLIES, STORE, Assignments, MaxCalls, MaxMinutes, MaxUsd, RecipePath, StoreFolder, app
+from drllama.cli.app import (
+    REPLIES,
+    REVIEWS,
+    STORE,
+    Assignments,
+    MaxCalls,
+    MaxMinutes,
+    MaxUsd,
+    RecipePath,
+    StoreFolder,
+    app,
+)
 
 
 @app.command("filter")
@@ -27,9 +38,11 @@ def filter_rows(
     from drllama.files import write_whole
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
+    from drllama.reviews import ReviewStore
     from drllama.store import ledger_lines
 
-    lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
+    with ReviewStore(store / REVIEWS) as reviews:
+        lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe, reviews.decisions())
     limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = teaching.sift(lesson, replies=replies, limits=limits, progress=progress)

@@ -109,7 +109,9 @@ def _texts(row: Example | CandidateRow) -> list[str]:
 
 
 def _verdicts(row: CandidateRow, story: RowStory) -> list[str]:
-    lines: list[str] = []
+    lines = [f"  review: {row.review.ruling.verdict} ({evidence_text(row.review)})"] if row.review else []
+    if row.dropped and row.dropped.by == "review":
+        return lines
     for name in story.filters:
         if row.dropped and row.dropped.by == name:
             return [*lines, f"  {name}: {row.dropped.reason} ({evidence_text(row.dropped.evidence)})"]

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drllama.cli.app import REPLIES, STORE, RunName, StoreFolder, app
+from drllama.cli.app import REPLIES, REVIEWS, STORE, RunName, StoreFolder, app
 from drllama.errors import DataError, MissingExtra, RecipeError
 
 if TYPE_CHECKING:
     from drllama.reviews import Precision, ReviewStore
     from drllama.web.desk import Desk
-
-REVIEWS = "reviews.sqlite"
 
 
 @app.command()

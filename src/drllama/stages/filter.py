@@ -10,6 +10,7 @@ from drllama.filters.duplicates import DuplicatesFilter
 from drllama.filters.form import FormFilter
 from drllama.filters.label import JudgeFilter, LabelFilter
 from drllama.filters.leaks import LeaksFilter
+from drllama.filters.review import Reviewed, ReviewFilter, sparing
 from drllama.filters.runner import Sieve
 from drllama.protocols import AnswerMany, Filter, Progress, Teacher
 from drllama.recipe import FilterName, Filters, Judge, LabelKept
@@ -24,13 +25,15 @@ async def filter_candidates(
     ask_all: AnswerMany,
     *,
     correspondent: Correspondent,
-    candidates: Sequence[Candidate],
+    reviewed: Reviewed,
     splits: Splits,
     task: Task,
     settings: Filters,
     progress: Progress,
 ) -> Filtered:
     """Return which candidates are kept, and why the others aren't; the first filter that objects drops one.
+
+    What people rejected goes first; what they approved passes every filter but ``leaks``, and nobody asks about it.
 
     Only candidates that got so far are voted on and judged, so cheap filters save questions.
 
@@ -48,10 +51,11 @@ async def filter_candidates(
         settings=settings,
         progress=progress,
     )
-    sieve = Sieve(kept=tuple(candidates))
+    sieve = Sieve(kept=reviewed.candidates).through(ReviewFilter(reviewed))
     for name in settings.active:
-        sieve = sieve.through(await gates.gate(name, sieve.kept))
-    assert len(sieve.kept) + len(sieve.dropped) == len(candidates)
+        unsure = [one for one in sieve.kept if one.id not in reviewed.approved]
+        sieve = sieve.through(sparing(await gates.gate(name, unsure), reviewed))
+    assert len(sieve.kept) + len(sieve.dropped) == len(reviewed.candidates)
     verdicts = gates.judgements.items()
     return Filtered(
         kept=sieve.kept,

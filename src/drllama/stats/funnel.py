@@ -16,6 +16,9 @@ PASSED = {
 }
 """What a row is that passed a filter."""
 
+_REVIEW = "review"
+"""Who drops what people rejected, before any filter looks."""
+
 
 def funnel(rows: Sequence[LedgerRow], filters: Sequence[FilterName]) -> tuple[FunnelStep, ...]:
     """Return the rows that were asked for, could be read, passed each of these filters, and are kept, by method."""
@@ -24,6 +27,9 @@ def funnel(rows: Sequence[LedgerRow], filters: Sequence[FilterName]) -> tuple[Fu
     steps = [_step("asked", left, methods)]
     left = [row for row in left if isinstance(row, CandidateRow)]
     steps.append(_step("parsed", left, methods))
+    if any(_stopped_by(row)[0] == _REVIEW for row in left):
+        left = [row for row in left if _stopped_by(row)[0] != _REVIEW]
+        steps.append(_step("not rejected by people", left, methods))
     for name in filters:
         left = [row for row in left if _stopped_by(row)[0] != name]
         steps.append(_step(PASSED[name], left, methods))
