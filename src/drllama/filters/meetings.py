@@ -4,11 +4,11 @@ Letters in the names of arrays: as in ``similarity``; M meetings, each of a text
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from drllama.filters.rarity import Ranked, Rarity
-from drllama.filters.similarity import Limits, Pairs, compare, expanded, portions, prefixed
+from drllama.filters.similarity import Limits, Met, Pairs, Prefixes, compare, expanded, portions, prefixed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,13 +28,32 @@ class Meetings:
     """Where in ``guests`` the feature's texts begin."""
     num_before_M: "NDArray[np.int64]"
     """How many of them come earlier than this one."""
+    masses_M: "NDArray[np.float32]"
+    """What the feature weighs."""
     guests: "NDArray[np.int64]"
     """The texts of each feature, one feature after the other, each ascending."""
+
+    prefixes: Prefixes
+    """What each text has behind its rare features."""
 
     @property
     def num_pairs(self) -> int:
         """Return how many pairs of texts meet; two that meet in several features count as often."""
         return int(self.num_before_M.sum())
+
+    def by_text(self) -> "Meetings":
+        """Return the same in the order of texts, without those where a text is the first."""
+        import numpy as np
+
+        some_M = np.flatnonzero(self.num_before_M)
+        some_M = some_M[np.argsort(self.texts_M[some_M], kind="stable")]
+        return replace(
+            self,
+            texts_M=self.texts_M[some_M],
+            begins_M=self.begins_M[some_M],
+            num_before_M=self.num_before_M[some_M],
+            masses_M=self.masses_M[some_M],
+        )
 
 
 def pairs_within(ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:
@@ -46,10 +65,10 @@ def meet(ranked: Ranked, limits: Limits, rarity: Rarity) -> Meetings:
     """Return all meetings of texts that could be alike."""
     import numpy as np
 
-    features_F, rows_F = prefixed(ranked, limits.prefixes(ranked, rarity))
-    assert len(ranked.sizes_N) < 1 << 32
-    keys_F = (features_F.astype(np.uint64) << np.uint64(32)) | rows_F.astype(np.uint64)
-    del features_F, rows_F
+    prefixes = prefixed(ranked, limits, rarity)
+    assert len(ranked.sizes_N) < 1 << 31
+    keys_F = (prefixes.features_F.astype(np.uint64) << np.uint64(32)) | prefixes.rows_F.astype(np.uint64)
+    prefixes = replace(prefixes, features_F=prefixes.features_F[:0], rows_F=prefixes.rows_F[:0])
     keys_F.sort()
     features_F, guests = keys_F >> np.uint64(32), (keys_F & np.uint64(0xFFFFFFFF)).astype(np.int64)
     del keys_F
@@ -57,7 +76,16 @@ def meet(ranked: Ranked, limits: Limits, rarity: Rarity) -> Meetings:
     sizes_F = np.diff(np.concatenate((begins_F, [len(guests)])))
     begins_M = np.repeat(begins_F, sizes_F)
     num_before_M = np.arange(len(guests)) - begins_M
-    return _by_text(guests, begins_M, num_before_M, guests)
+    masses_M = rarity.masses(features_F.astype(np.uint32)).astype(np.float32)
+    everyone = Meetings(
+        texts_M=guests,
+        begins_M=begins_M,
+        num_before_M=num_before_M,
+        masses_M=masses_M,
+        guests=guests,
+        prefixes=prefixes,
+    )
+    return everyone.by_text()
 
 
 def without(meetings: Meetings, gone_N: "NDArray[np.bool_]") -> Meetings:
@@ -68,44 +96,31 @@ def without(meetings: Meetings, gone_N: "NDArray[np.bool_]") -> Meetings:
     places = np.concatenate(([0], np.cumsum(stay)))
     stay_M = ~gone_N[meetings.texts_M]
     begins_M, num_before_M = meetings.begins_M[stay_M], meetings.num_before_M[stay_M]
-    return _by_text(
-        meetings.texts_M[stay_M],
-        places[begins_M],
-        places[begins_M + num_before_M] - places[begins_M],
-        meetings.guests[stay],
-    )
-
-
-def _by_text(
-    texts_M: "NDArray[np.int64]",
-    begins_M: "NDArray[np.int64]",
-    num_before_M: "NDArray[np.int64]",
-    guests: "NDArray[np.int64]",
-) -> Meetings:
-    import numpy as np
-
-    some_M = np.flatnonzero(num_before_M)
-    some_M = some_M[np.argsort(texts_M[some_M], kind="stable")]
     return Meetings(
-        texts_M=texts_M[some_M], begins_M=begins_M[some_M], num_before_M=num_before_M[some_M], guests=guests
-    )
+        texts_M=meetings.texts_M[stay_M],
+        begins_M=places[begins_M],
+        num_before_M=places[begins_M + num_before_M] - places[begins_M],
+        masses_M=meetings.masses_M[stay_M],
+        guests=meetings.guests[stay],
+        prefixes=meetings.prefixes,
+    ).by_text()
 
 
 def pairs_of(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:
     """Yield the pairs of those who meet that are alike, ``first_P`` earlier than ``second_P``, ordered by the later."""
     import numpy as np
 
-    num_texts = len(ranked.sizes_N)
     total_M = np.concatenate(([0], np.cumsum(meetings.num_before_M)))
     borders = np.flatnonzero(np.concatenate(([True], meetings.texts_M[1:] != meetings.texts_M[:-1], [True])))
     if not len(meetings.texts_M):
         return
     for start, stop in portions(np.diff(total_M[borders])):
         span = slice(borders[start], borders[stop])
-        later_P, places_P = expanded(meetings.texts_M[span], meetings.begins_M[span], meetings.num_before_M[span])
-        keys_P = np.unique(later_P * num_texts + meetings.guests[places_P])
-        second_P, first_P = np.divmod(keys_P, num_texts)
-        yield compare(ranked, ranked, first_P, second_P, limits=limits, rarity=rarity)
+        counts = meetings.num_before_M[span]
+        later, places = expanded(meetings.texts_M[span], meetings.begins_M[span], counts)
+        met = Met.of(later, meetings.guests[places], np.repeat(meetings.masses_M[span].astype(np.float64), counts))
+        met = met.where(limits.alike(met.at_most(ranked, meetings.prefixes, ranked, meetings.prefixes)))
+        yield compare(ranked, ranked, met.second_P, met.first_P, limits=limits, rarity=rarity)
 
 
 def first_met(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:

@@ -8,7 +8,7 @@ Letters in the names of arrays: N texts, F features, P pairs of texts, S slots o
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from drllama.filters.features import blocks
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_NO_END = (1 << 64) - 1
 PAIRS_AT_ONCE = 4_000_000
 """Pairs that are looked at in one go, about 100 bytes each."""
 _SLACK = 1e-6
@@ -146,6 +147,81 @@ class Edited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Prefixes:
+    """The rarest features of each text, by which it is looked up, and what it has beside them."""
+
+    features_F: "NDArray[np.uint32]"
+    rows_F: "NDArray[np.int64]"
+    left_N: "NDArray[np.int64]"
+    """How many features a text has behind its prefix."""
+    left_mass_N: "NDArray[np.float64]"
+    ends_N: "NDArray[np.uint64]"
+    """The rank of the first feature behind the prefix."""
+
+    def sorted(self) -> "Prefixes":
+        """Return the same, by feature."""
+        import numpy as np
+
+        order_F = np.argsort(self.features_F, kind="stable")
+        return replace(self, features_F=self.features_F[order_F], rows_F=self.rows_F[order_F])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """Pairs of texts whose prefixes meet, each once, with what the prefixes share."""
+
+    first_P: "NDArray[np.int64]"
+    second_P: "NDArray[np.int64]"
+    shared_P: "NDArray[np.int64]"
+    mass_P: "NDArray[np.float64]"
+
+    @classmethod
+    def of(cls, first_M: "NDArray[np.int64]", second_M: "NDArray[np.int64]", masses_M: "NDArray[np.float64]") -> "Met":
+        """Return the pairs of all meetings, one for each feature that two texts share."""
+        import numpy as np
+
+        keys_M = (first_M << 32) | second_M
+        order_M = np.argsort(keys_M)
+        keys_M = keys_M[order_M]
+        begins_P = np.flatnonzero(np.concatenate(([True], keys_M[1:] != keys_M[:-1]))[: len(keys_M)])
+        running_M = np.concatenate(([0.0], np.cumsum(masses_M[order_M])))
+        ends_P = np.append(begins_P[1:], len(keys_M)) if len(keys_M) else begins_P
+        return cls(
+            first_P=keys_M[begins_P] >> 32,
+            second_P=keys_M[begins_P] & 0xFFFFFFFF,
+            shared_P=ends_P - begins_P,
+            mass_P=running_M[ends_P] - running_M[begins_P],
+        )
+
+    def where(self, possible_P: "NDArray[np.bool_]") -> "Met":
+        """Return some of the pairs."""
+        return Met(
+            first_P=self.first_P[possible_P],
+            second_P=self.second_P[possible_P],
+            shared_P=self.shared_P[possible_P],
+            mass_P=self.mass_P[possible_P],
+        )
+
+    def at_most(self, ranked: Ranked, prefixes: Prefixes, others: Ranked, other_prefixes: Prefixes) -> Sharing:
+        """Return an upper bound of what each pair shares.
+
+        Shared features that come before the ends of both prefixes have met; all others lie behind the prefix that ends
+        first.
+        """
+        import numpy as np
+
+        shorter_P = prefixes.ends_N[self.first_P] <= other_prefixes.ends_N[self.second_P]
+        left_P = np.where(shorter_P, prefixes.left_N[self.first_P], other_prefixes.left_N[self.second_P])
+        masses = prefixes.left_mass_N[self.first_P], other_prefixes.left_mass_N[self.second_P]
+        return Sharing(
+            shared_P=self.shared_P + left_P,
+            mass_P=(self.mass_P + np.where(shorter_P, *masses)) * (1 + _SLACK),
+            sizes_P=(ranked.sizes_N[self.first_P], others.sizes_N[self.second_P]),
+            masses_P=(ranked.masses_N[self.first_P], others.masses_N[self.second_P]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
     """Texts that others are compared with."""
 
@@ -153,10 +229,8 @@ class Index:
     rarity: Rarity
     limits: Limits
     ranked: Ranked
-    features_F: "NDArray[np.uint32]"
-    """The features of all prefixes, ascending."""
-    texts_F: "NDArray[np.int64]"
-    """The text of each."""
+    prefixes: Prefixes
+    """The features ascending."""
 
     def find(self, normalised: Sequence[str]) -> Iterator[Pairs]:
         """Yield all pairs of a given text, first, and one of the index, second, that are alike."""
@@ -173,33 +247,33 @@ class Index:
     def _find(self, ranked: Ranked) -> Iterator[Pairs]:
         import numpy as np
 
-        features_F, rows_F = prefixed(ranked, self.limits.prefixes(ranked, self.rarity))
-        known_F = self.rarity.counts(features_F) > 0
-        features_F, rows_F = features_F[known_F], rows_F[known_F]
-        begin_F = np.searchsorted(self.features_F, features_F, side="left")
-        met_F = np.searchsorted(self.features_F, features_F, side="right") - begin_F
-        for start, stop in portions(met_F):
-            first_P, place_P = expanded(rows_F[start:stop], begin_F[start:stop], met_F[start:stop])
-            keys_P = np.unique(first_P * len(self.ranked.sizes_N) + self.texts_F[place_P])
-            first_P, second_P = np.divmod(keys_P, len(self.ranked.sizes_N))
-            yield compare(ranked, self.ranked, first_P, second_P, limits=self.limits, rarity=self.rarity)
+        prefixes = prefixed(ranked, self.limits, self.rarity)
+        known_F = np.flatnonzero(self.rarity.counts(prefixes.features_F))
+        features_F, rows_F = prefixes.features_F[known_F], prefixes.rows_F[known_F]
+        begin_F = np.searchsorted(self.prefixes.features_F, features_F, side="left")
+        met_F = np.searchsorted(self.prefixes.features_F, features_F, side="right") - begin_F
+        # A text's pairs must come in one go: what its prefix shares is summed.
+        borders = np.flatnonzero(np.diff(rows_F, prepend=-1, append=-1))
+        met_by_text = np.diff(np.concatenate(([0], np.cumsum(met_F)))[borders])
+        for start, stop in portions(met_by_text):
+            span = slice(borders[start], borders[stop])
+            first_P, place_P = expanded(rows_F[span], begin_F[span], met_F[span])
+            met = Met.of(first_P, self.prefixes.rows_F[place_P], self.rarity.masses(self.prefixes.features_F[place_P]))
+            possible_P = self.limits.alike(met.at_most(ranked, prefixes, self.ranked, self.prefixes))
+            met = met.where(possible_P)
+            yield compare(ranked, self.ranked, met.first_P, met.second_P, limits=self.limits, rarity=self.rarity)
 
 
 def index(normalised: Sequence[str], make_bags: MakeBags, limits: Limits) -> Index:
     """Return an index of these texts; how rare a feature is, is counted in them, so that the others don't matter."""
-    import numpy as np
-
     rarity = count(normalised, make_bags)
     ranked = rank_all(normalised, make_bags, rarity)
-    features_F, texts_F = prefixed(ranked, limits.prefixes(ranked, rarity))
-    order_F = np.argsort(features_F, kind="stable")
     return Index(
         make_bags=make_bags,
         rarity=rarity,
         limits=limits,
         ranked=ranked,
-        features_F=features_F[order_F],
-        texts_F=texts_F[order_F],
+        prefixes=prefixed(ranked, limits, rarity).sorted(),
     )
 
 
@@ -277,12 +351,27 @@ def _sharing(
     )
 
 
-def prefixed(ranked: Ranked, prefixes_N: "NDArray[np.int64]") -> "tuple[NDArray[np.uint32], NDArray[np.int64]]":
-    """Return the first features of each set, and the text of each."""
+def prefixed(ranked: Ranked, limits: Limits, rarity: Rarity) -> Prefixes:
+    """Return what each text must be looked up by."""
     import numpy as np
 
-    rows_F, places_F = expanded(np.arange(len(prefixes_N)), ranked.borders_N[:-1], prefixes_N)
-    return ranked.features_F[places_F], rows_F
+    counts_N = limits.prefixes(ranked, rarity)
+    begins_N, ends_N = ranked.borders_N[:-1], ranked.borders_N[1:]
+    rows_F, places_F = expanded(np.arange(len(counts_N)), begins_N, counts_N)
+    features_F = ranked.features_F[places_F]
+    running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(features_F))))
+    running_N = np.concatenate(([0], np.cumsum(counts_N)))
+    inside_N = running_F[running_N[1:]] - running_F[running_N[:-1]]
+    last_N = np.full(len(counts_N), _NO_END, dtype=np.uint64)
+    more_N = np.flatnonzero(begins_N + counts_N < ends_N)
+    last_N[more_N] = rarity.keys(ranked.features_F[(begins_N + counts_N)[more_N]])
+    return Prefixes(
+        features_F=features_F,
+        rows_F=rows_F,
+        left_N=ranked.sizes_N - counts_N,
+        left_mass_N=np.maximum(ranked.masses_N - inside_N, 0),
+        ends_N=last_N,
+    )
 
 
 def expanded(
