@@ -65,7 +65,7 @@ def meet(ranked: Ranked, limits: Limits, rarity: Rarity) -> Meetings:
     """Return all meetings of texts that could be alike."""
     import numpy as np
 
-    prefixes = prefixed(ranked, limits, rarity)
+    prefixes = prefixed(ranked, limits, rarity, "any")
     assert len(ranked.sizes_N) < 1 << 31
     keys_F = (prefixes.features_F.astype(np.uint64) << np.uint64(32)) | prefixes.rows_F.astype(np.uint64)
     prefixes = replace(prefixes, features_F=prefixes.features_F[:0], rows_F=prefixes.rows_F[:0])

@@ -1,8 +1,10 @@
 """How rare each feature is, and the sets of features of texts in that order.
 
-Letters in the names of arrays: N texts, F features, S slots of features, W words of a bitmap.
+Letters in the names of arrays: N texts, F features, S slots of features, W words of a bitmap,
+B buckets of features.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +18,10 @@ if TYPE_CHECKING:
 
 MakeBags: TypeAlias = Callable[[Sequence[str]], Bags]
 
-TAIL_STEP = 8
-"""A set's tails are told for every so many features."""
+NUM_BUCKETS = 128
 _SLOT_BITS = 22
 _BITMAP_BITS = (256, 8192)
-_TAILS = 16
+_HEAVIEST = (1 << 16) - 1
 _COMMONEST = (1 << 17) - 1
 
 
@@ -32,6 +33,11 @@ class Rarity:
     num_texts: int
     bitmap_bits: int
     """A power of two, and more than a text has features: a full bitmap would tell nothing."""
+
+    @property
+    def mass_step(self) -> float:
+        """Return the unit of rounded masses: a 500th of the heaviest feature's."""
+        return (1 + math.log(1 + self.num_texts)) ** 2 / 500
 
     def keys(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.uint64]":
         """Return the rank of each feature, the rarest first; equal for equal features only."""
@@ -62,8 +68,8 @@ class Ranked:
     bitmaps_NW: "NDArray[np.uint64]"
     masses_N: "NDArray[np.float64]"
     """The sum of the set's masses."""
-    tails_N16: "NDArray[np.float32]"
-    """What the 0, 8, 16, ... lightest features of the set weigh together."""
+    buckets_NB: "NDArray[np.uint16]"
+    """What the features weigh in each of some buckets, rounded up, in steps of the rarity."""
 
     @cached_property
     def sizes_N(self) -> "NDArray[np.int64]":
@@ -106,7 +112,7 @@ def rank_all(normalised: Sequence[str], make_bags: MakeBags, rarity: Rarity) -> 
         borders_N=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
         bitmaps_NW=np.concatenate([part.bitmaps_NW for part in parts]),
         masses_N=np.concatenate([part.masses_N for part in parts]),
-        tails_N16=np.concatenate([part.tails_N16 for part in parts]),
+        buckets_NB=np.concatenate([part.buckets_NB for part in parts]),
     )
 
 
@@ -125,12 +131,16 @@ def rank(bags: Bags, rarity: Rarity) -> Ranked:
     bits = rarity.bitmap_bits
     flags = np.zeros(len(bags) * bits, dtype=bool)
     flags[rows_F * bits + (features_F & (bits - 1))] = True
-    running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(features_F))))
-    lightest_N16 = np.maximum(borders_N[1:, None] - np.arange(_TAILS) * TAIL_STEP, borders_N[:-1, None])
+    weights_F = rarity.masses(features_F)
+    buckets_F = rows_F * NUM_BUCKETS + ((features_F >> 13) & (NUM_BUCKETS - 1))
+    masses_NB = np.bincount(buckets_F, weights=weights_F, minlength=len(bags) * NUM_BUCKETS).reshape(-1, NUM_BUCKETS)
+    steps_NB = np.ceil(masses_NB / rarity.mass_step)
+    # A bucket too heavy for its 16 bits makes its text one that may share all: the bound stays a bound.
+    steps_NB[(steps_NB > _HEAVIEST).any(axis=1)] = _HEAVIEST
     return Ranked(
         features_F=features_F,
         borders_N=borders_N,
         bitmaps_NW=np.packbits(flags).view(np.uint64).reshape(len(bags), bits // 64),
-        masses_N=running_F[borders_N[1:]] - running_F[borders_N[:-1]],
-        tails_N16=(running_F[borders_N[1:], None] - running_F[lightest_N16]).astype(np.float32),
+        masses_N=masses_NB.sum(axis=1),
+        buckets_NB=steps_NB.astype(np.uint16),
     )

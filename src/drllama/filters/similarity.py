@@ -9,16 +9,17 @@ Letters in the names of arrays: N texts, F features, P pairs of texts, S slots o
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from drllama.filters.features import blocks
-from drllama.filters.rarity import TAIL_STEP, MakeBags, Ranked, Rarity, count, rank, rank_all
+from drllama.filters.rarity import MakeBags, Ranked, Rarity, count, rank, rank_all
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 _NO_END = (1 << 64) - 1
+_MASS_BITS = 16
 PAIRS_AT_ONCE = 4_000_000
 """Pairs that are looked at in one go, about 100 bytes each."""
 _SLACK = 1e-6
@@ -74,14 +75,21 @@ class Sharing:
         return self.mass_P / np.sqrt(one * other)
 
 
+Side: TypeAlias = Literal["any", "lighter"]
+"""What is known of a text when its prefix is cut: nothing, or that it is the lighter one of its pair."""
+
+
 class Limits(Protocol):
     """What counts as alike; sharing more never makes a pair less alike."""
 
     def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
         """Return which pairs are alike."""
 
-    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+    def prefixes(self, ranked: Ranked, rarity: Rarity, side: Side) -> "NDArray[np.int64]":
         """Return how many of its rarest features each text must be looked up by, so that no pair is missed."""
+
+    def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
+        """Return what tells which side of a pair is the lighter one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +102,17 @@ class Near:
         """Return which pairs reach it."""
         return sharing.jaccard_P >= self.jaccard - _SLACK
 
-    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
-        """Return one more than may lack in the other set."""
+    def prefixes(self, ranked: Ranked, rarity: Rarity, side: Side) -> "NDArray[np.int64]":
+        """Return one more than may lack in the other set; a smaller set must share 2 t / (1 + t) of its features."""
         import numpy as np
 
-        prefixes_N: NDArray[np.int64] = np.floor((1 - self.jaccard) * ranked.sizes_N + _SLACK).astype(np.int64) + 1
+        least = self.jaccard if side == "any" else 2 * self.jaccard / (1 + self.jaccard)
+        prefixes_N: NDArray[np.int64] = np.floor((1 - least) * ranked.sizes_N + _SLACK).astype(np.int64) + 1
         return np.minimum(prefixes_N, ranked.sizes_N)
+
+    def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
+        """Return the sizes of the sets."""
+        return ranked.sizes_N.astype(float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +125,23 @@ class Semantic:
         """Return which pairs reach it."""
         return sharing.cosine_P >= self.cosine - _SLACK
 
-    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
-        """Return how many features of each set have enough behind them: the rarest shared one begins all they share."""
+    def prefixes(self, ranked: Ranked, rarity: Rarity, side: Side) -> "NDArray[np.int64]":
+        """Return how many features of each set have enough behind them: the rarest shared one begins all they share.
+
+        That is the cosine's part of the geometric mean, so of the lighter set at least the cosine's part itself.
+        """
         import numpy as np
 
         running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(ranked.features_F))))
         left_F = np.repeat(running_F[ranked.borders_N[1:]], ranked.sizes_N) - running_F[:-1]
-        needed_N = (self.cosine - _SLACK) ** 2 * ranked.masses_N
+        needed_N = (self.cosine - _SLACK) ** (2 if side == "any" else 1) * ranked.masses_N
         enough_F = np.concatenate(([0], np.cumsum(left_F >= np.repeat(needed_N, ranked.sizes_N))))
         prefixes_N: NDArray[np.int64] = enough_F[ranked.borders_N[1:]] - enough_F[ranked.borders_N[:-1]]
         return prefixes_N
+
+    def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
+        """Return the masses of the sets."""
+        return ranked.masses_N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +159,15 @@ class Edited:
         few_P = np.maximum(*sharing.sizes_P) - sharing.shared_P <= self.words
         return few_P & (sharing.mass_P >= (self.share - _SLACK) * sharing.masses_P[1])
 
-    def prefixes(self, ranked: Ranked, rarity: Rarity) -> "NDArray[np.int64]":
+    def prefixes(self, ranked: Ranked, rarity: Rarity, side: Side) -> "NDArray[np.int64]":
         """Return one more than may differ."""
         import numpy as np
 
         return np.minimum(ranked.sizes_N, self.words + 1)
+
+    def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
+        """Return the numbers of words."""
+        return ranked.sizes_N.astype(float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,23 +198,30 @@ class Met:
     second_P: "NDArray[np.int64]"
     shared_P: "NDArray[np.int64]"
     mass_P: "NDArray[np.float64]"
+    """At most so much."""
 
     @classmethod
     def of(cls, first_M: "NDArray[np.int64]", second_M: "NDArray[np.int64]", masses_M: "NDArray[np.float64]") -> "Met":
         """Return the pairs of all meetings, one for each feature that two texts share."""
         import numpy as np
 
-        keys_M = (first_M << 32) | second_M
-        order_M = np.argsort(keys_M)
-        keys_M = keys_M[order_M]
-        begins_P = np.flatnonzero(np.concatenate(([True], keys_M[1:] != keys_M[:-1]))[: len(keys_M)])
-        running_M = np.concatenate(([0.0], np.cumsum(masses_M[order_M])))
-        ends_P = np.append(begins_P[1:], len(keys_M)) if len(keys_M) else begins_P
+        if not len(first_M):
+            return cls(first_P=first_M, second_P=second_M, shared_P=first_M, mass_P=masses_M)
+        # Sorting plain numbers is several times quicker than sorting places, so the mass rides along, rounded up.
+        bits = int(second_M.max()).bit_length() + _MASS_BITS
+        assert int(first_M.max()).bit_length() + bits < 64, "too many texts for one number to name a pair"
+        unit = masses_M.max() / ((1 << _MASS_BITS) - 1)
+        keys_M = (first_M << bits) | (second_M << _MASS_BITS) | np.ceil(masses_M / unit).astype(np.int64)
+        keys_M.sort()
+        pairs_M = keys_M >> _MASS_BITS
+        begins_P = np.flatnonzero(np.concatenate(([True], pairs_M[1:] != pairs_M[:-1])))
+        pairs_P = pairs_M[begins_P]
+        keys_M &= (1 << _MASS_BITS) - 1
         return cls(
-            first_P=keys_M[begins_P] >> 32,
-            second_P=keys_M[begins_P] & 0xFFFFFFFF,
-            shared_P=ends_P - begins_P,
-            mass_P=running_M[ends_P] - running_M[begins_P],
+            first_P=pairs_P >> (bits - _MASS_BITS),
+            second_P=pairs_P & ((1 << (bits - _MASS_BITS)) - 1),
+            shared_P=np.diff(np.append(begins_P, len(keys_M))),
+            mass_P=np.add.reduceat(keys_M, begins_P) * unit,
         )
 
     def where(self, possible_P: "NDArray[np.bool_]") -> "Met":
@@ -231,6 +262,8 @@ class Index:
     ranked: Ranked
     prefixes: Prefixes
     """The features ascending."""
+    lighter: Prefixes
+    """The same, if the texts of the index are the lighter ones."""
 
     def find(self, normalised: Sequence[str]) -> Iterator[Pairs]:
         """Yield all pairs of a given text, first, and one of the index, second, that are alike."""
@@ -245,22 +278,32 @@ class Index:
                 )
 
     def _find(self, ranked: Ranked) -> Iterator[Pairs]:
+
+        mine = prefixed(ranked, self.limits, self.rarity, "lighter")
+        yield from self._meet(ranked, mine, self.prefixes, lighter=True)
+        mine = prefixed(ranked, self.limits, self.rarity, "any")
+        yield from self._meet(ranked, mine, self.lighter, lighter=False)
+
+    def _meet(self, ranked: Ranked, mine: Prefixes, theirs: Prefixes, *, lighter: bool) -> Iterator[Pairs]:
+        """Yield the pairs that are alike where the text that isn't of the index is the lighter one, or isn't."""
         import numpy as np
 
-        prefixes = prefixed(ranked, self.limits, self.rarity)
-        known_F = np.flatnonzero(self.rarity.counts(prefixes.features_F))
-        features_F, rows_F = prefixes.features_F[known_F], prefixes.rows_F[known_F]
-        begin_F = np.searchsorted(self.prefixes.features_F, features_F, side="left")
-        met_F = np.searchsorted(self.prefixes.features_F, features_F, side="right") - begin_F
+        weights, other_weights = self.limits.weights(ranked), self.limits.weights(self.ranked)
+        known_F = np.flatnonzero(self.rarity.counts(mine.features_F))
+        features_F, rows_F = mine.features_F[known_F], mine.rows_F[known_F]
+        begin_F = np.searchsorted(theirs.features_F, features_F, side="left")
+        met_F = np.searchsorted(theirs.features_F, features_F, side="right") - begin_F
+        mass_F = self.rarity.masses(features_F)
         # A text's pairs must come in one go: what its prefix shares is summed.
         borders = np.flatnonzero(np.diff(rows_F, prepend=-1, append=-1))
         met_by_text = np.diff(np.concatenate(([0], np.cumsum(met_F)))[borders])
         for start, stop in portions(met_by_text):
             span = slice(borders[start], borders[stop])
-            first_P, place_P = expanded(rows_F[span], begin_F[span], met_F[span])
-            met = Met.of(first_P, self.prefixes.rows_F[place_P], self.rarity.masses(self.prefixes.features_F[place_P]))
-            possible_P = self.limits.alike(met.at_most(ranked, prefixes, self.ranked, self.prefixes))
-            met = met.where(possible_P)
+            numbers, places = expanded(np.arange(borders[start], borders[stop]), begin_F[span], met_F[span])
+            first, second = rows_F[numbers], theirs.rows_F[places]
+            right = np.flatnonzero((weights[first] <= other_weights[second]) == lighter)
+            met = Met.of(first[right], second[right], mass_F[numbers[right]])
+            met = met.where(self.limits.alike(met.at_most(ranked, mine, self.ranked, theirs)))
             yield compare(ranked, self.ranked, met.first_P, met.second_P, limits=self.limits, rarity=self.rarity)
 
 
@@ -273,7 +316,8 @@ def index(normalised: Sequence[str], make_bags: MakeBags, limits: Limits) -> Ind
         rarity=rarity,
         limits=limits,
         ranked=ranked,
-        prefixes=prefixed(ranked, limits, rarity).sorted(),
+        prefixes=prefixed(ranked, limits, rarity, "any").sorted(),
+        lighter=prefixed(ranked, limits, rarity, "lighter").sorted(),
     )
 
 
@@ -290,6 +334,8 @@ def compare(
     import numpy as np
 
     possible_P = limits.alike(_at_most(ranked, others, first_P, second_P))
+    first_P, second_P = first_P[possible_P], second_P[possible_P]
+    possible_P = limits.alike(_mass_at_most(ranked, others, first_P, second_P, rarity))
     first_P, second_P = first_P[possible_P], second_P[possible_P]
     sizes_P = ranked.sizes_N[first_P] + others.sizes_N[second_P]
     found = []
@@ -310,7 +356,7 @@ def compare(
 
 
 def _at_most(ranked: Ranked, others: Ranked, first_P: "NDArray[np.int64]", second_P: "NDArray[np.int64]") -> Sharing:
-    """Return an upper bound of what each pair shares: a bit that only one has is a feature that only it has."""
+    """Return an upper bound of how many features each pair shares: a bit that only one has is a feature of its own."""
     import numpy as np
 
     one_PW, other_PW = ranked.bitmaps_NW[first_P], others.bitmaps_NW[second_P]
@@ -318,13 +364,21 @@ def _at_most(ranked: Ranked, others: Ranked, first_P: "NDArray[np.int64]", secon
     extra_P = np.bitwise_count(other_PW & ~one_PW).sum(axis=1, dtype=np.int64)
     sizes_P = (ranked.sizes_N[first_P], others.sizes_N[second_P])
     masses_P = (ranked.masses_N[first_P], others.masses_N[second_P])
-    tail_P = ranked.tails_N16[first_P, np.minimum(lacking_P // TAIL_STEP, ranked.tails_N16.shape[1] - 1)]
-    other_tail_P = others.tails_N16[second_P, np.minimum(extra_P // TAIL_STEP, ranked.tails_N16.shape[1] - 1)]
+    shared_P = np.minimum(sizes_P[0] - lacking_P, sizes_P[1] - extra_P)
+    return Sharing(shared_P=shared_P, mass_P=np.minimum(*masses_P), sizes_P=sizes_P, masses_P=masses_P)
+
+
+def _mass_at_most(
+    ranked: Ranked, others: Ranked, first_P: "NDArray[np.int64]", second_P: "NDArray[np.int64]", rarity: Rarity
+) -> Sharing:
+    """Return an upper bound of what the shared features weigh: in each bucket, no more than the lighter side has."""
+    import numpy as np
+
+    shared_P = np.minimum(ranked.buckets_NB[first_P], others.buckets_NB[second_P]).sum(axis=1, dtype=np.int64)
+    sizes_P = (ranked.sizes_N[first_P], others.sizes_N[second_P])
+    masses_P = (ranked.masses_N[first_P], others.masses_N[second_P])
     return Sharing(
-        shared_P=np.minimum(sizes_P[0] - lacking_P, sizes_P[1] - extra_P),
-        mass_P=np.minimum(masses_P[0] - tail_P, masses_P[1] - other_tail_P) * (1 + _SLACK),
-        sizes_P=sizes_P,
-        masses_P=masses_P,
+        shared_P=np.minimum(*sizes_P), mass_P=shared_P * rarity.mass_step, sizes_P=sizes_P, masses_P=masses_P
     )
 
 
@@ -351,11 +405,11 @@ def _sharing(
     )
 
 
-def prefixed(ranked: Ranked, limits: Limits, rarity: Rarity) -> Prefixes:
+def prefixed(ranked: Ranked, limits: Limits, rarity: Rarity, side: Side) -> Prefixes:
     """Return what each text must be looked up by."""
     import numpy as np
 
-    counts_N = limits.prefixes(ranked, rarity)
+    counts_N = limits.prefixes(ranked, rarity, side)
     begins_N, ends_N = ranked.borders_N[:-1], ranked.borders_N[1:]
     rows_F, places_F = expanded(np.arange(len(counts_N)), begins_N, counts_N)
     features_F = ranked.features_F[places_F]
