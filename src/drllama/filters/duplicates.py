@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from drllama.filters.encoders import minilm, pairs_alike
 from drllama.filters.features import normalise_all, part_bags, shingle_bags
+from drllama.filters.limits import Limits, Near, Semantic
 from drllama.filters.meetings import MANY_PAIRS, first_met, meet, pairs_of, pairs_within, without
 from drllama.filters.rarity import MakeBags, count, rank_all
-from drllama.filters.similarity import Limits, Near, Pairs, Semantic
+from drllama.filters.similarity import Pairs
 from drllama.recipe import Duplicates
 from drllama.text import normalise
 from drllama.types import Candidate, Example, Neighbour, Objection, Synthetic

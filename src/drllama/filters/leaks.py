@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from drllama.filters.duplicates import forms
 from drllama.filters.encoders import Encoder, minilm, pairs_alike
 from drllama.filters.features import blocks, normalise_all, part_bags, shingle_bags, windows, word_bags
-from drllama.filters.similarity import Edited, Index, Near, Semantic, index
+from drllama.filters.limits import Edited, Near, Semantic
+from drllama.filters.similarity import Index, index
 from drllama.recipe import Leaks
 from drllama.text import normalise
 from drllama.types import Candidate, Example, How, Neighbour, Objection, Quoted, Synthetic

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from drllama.filters.rarity import Ranked, Rarity
-from drllama.filters.similarity import Limits, Met, Pairs, Prefixes, compare, expanded, portions, prefixed
+from drllama.filters.limits import Limits
+from drllama.filters.rarity import Ranked, Rarity, distinct
+from drllama.filters.similarity import Met, Pairs, Prefixes, compare, expanded, portions, prefixed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +137,7 @@ def first_met(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity
     ever_later_N = np.zeros(num_texts, dtype=bool)
     ever_later_N[meetings.texts_M] = True
     sure_M = ~ever_later_N[heads_M]
-    keys_P = np.unique(meetings.texts_M[sure_M] * num_texts + heads_M[sure_M])
+    keys_P = distinct((meetings.texts_M[sure_M] * num_texts + heads_M[sure_M]).astype(np.uint64)).astype(np.int64)
     for start, stop in portions(np.ones(len(keys_P), dtype=np.int64)):
         second_P, first_P = np.divmod(keys_P[start:stop], num_texts)
         yield compare(ranked, ranked, first_P, second_P, limits=limits, rarity=rarity)

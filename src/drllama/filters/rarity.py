@@ -86,7 +86,8 @@ def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
     counts_S, num_features = np.zeros(1 << _SLOT_BITS, dtype=np.int64), 0
     for start, stop in blocks(normalised):
         bags = make_bags(normalised[start:stop])
-        keys_F = np.unique((bags.rows_F.astype(np.uint64) << np.uint64(32)) | bags.features_F)
+        # Not np.unique: sorting is ten times quicker than its hash table here.
+        keys_F = distinct((bags.rows_F.astype(np.uint64) << np.uint64(32)) | bags.features_F)
         num_features += len(keys_F)
         slots_F = (keys_F & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _SLOT_BITS)
         counts_S += np.bincount(slots_F.astype(np.int64), minlength=len(counts_S))
@@ -123,8 +124,7 @@ def rank(bags: Bags, rarity: Rarity) -> Ranked:
     # One sort of whole numbers does it all: the text in the upper 15 bits, then 17 of rarity, then the feature.
     assert len(bags) <= BLOCK_TEXTS, len(bags)
     keys_F = rarity.keys(bags.features_F) | (bags.rows_F.astype(np.uint64) << np.uint64(49))
-    keys_F.sort()
-    keys_F = keys_F[np.concatenate(([True], keys_F[1:] != keys_F[:-1]))[: len(keys_F)]]
+    keys_F = distinct(keys_F)
     features_F = (keys_F & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     rows_F = (keys_F >> np.uint64(49)).astype(np.int64)
     borders_N = np.searchsorted(rows_F, np.arange(len(bags) + 1))
@@ -144,3 +144,11 @@ def rank(bags: Bags, rarity: Rarity) -> Ranked:
         masses_N=masses_NB.sum(axis=1),
         buckets_NB=steps_NB.astype(np.uint16),
     )
+
+
+def distinct(keys: "NDArray[np.uint64]") -> "NDArray[np.uint64]":
+    """Return the keys in order, each once; what was given is sorted too."""
+    import numpy as np
+
+    keys.sort()
+    return keys[np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)]]
