@@ -97,7 +97,7 @@ def part_bags(normalised: Sequence[str]) -> Bags:
     """
     import numpy as np
 
-    codes_C = _codes("\0".join(["", *normalised, ""]))
+    codes_C = _codes("\0" + "".join(text + "\0" for text in normalised))
     halves_C = _halves(codes_C)
     lengths_N = np.fromiter(map(len, normalised), dtype=np.int64, count=len(normalised))
     rows_C = np.concatenate(([0], np.repeat(np.arange(len(normalised)), lengths_N + 1)))
@@ -105,7 +105,8 @@ def part_bags(normalised: Sequence[str]) -> Bags:
     keep_C = np.concatenate(([True], (halves_C[1:] > 0) | (halves_C[:-1] > 0)))
     halves_C, rows_C = halves_C[keep_C], rows_C[keep_C]
     codes_C = np.where(halves_C > 0, codes_C[keep_C], 0) + np.uint64(1)
-    first_C, second_C, third_C = (np.concatenate((halves_C[n:], np.zeros(n, dtype=np.int8))) for n in range(3))
+    padded_C = np.concatenate((halves_C, np.zeros(2, dtype=np.int8)))
+    first_C, second_C, third_C = (padded_C[n : n + len(halves_C)] for n in range(3))
     sizes_C = np.where(first_C == 1, 2, 0)
     sizes_C[(first_C != 1) & (second_C == HALF_WORDS) & (third_C == HALF_WORDS)] = PART
     sizes_C[(first_C == 0) & (second_C == HALF_WORDS) & (third_C != HALF_WORDS)] = PART - 1

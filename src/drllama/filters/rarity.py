@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MakeBags: TypeAlias = Callable[[Sequence[str]], Bags]
 
 NUM_BUCKETS = 128
-_SLOT_BITS = 22
+_SLOT_BITS = (12, 22)
 _BITMAP_BITS = (256, 8192)
 _HEAVIEST = (1 << 16) - 1
 _COMMONEST = (1 << 17) - 1
@@ -35,6 +35,11 @@ class Rarity:
     """A power of two, and more than a text has features: a full bitmap would tell nothing."""
 
     @property
+    def slot_shift(self) -> int:
+        """Return how many bits of a feature don't tell its slot."""
+        return 33 - len(self.counts_S).bit_length()
+
+    @property
     def mass_step(self) -> float:
         """Return the unit of rounded masses: a 500th of the heaviest feature's."""
         return (1 + math.log(1 + self.num_texts)) ** 2 / 500
@@ -48,7 +53,7 @@ class Rarity:
 
     def counts(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.int64]":
         """Return at most how many texts have each feature; 0 is sure."""
-        counts_F: NDArray[np.int64] = self.counts_S[features_F >> (32 - _SLOT_BITS)]
+        counts_F: NDArray[np.int64] = self.counts_S[features_F >> self.slot_shift]
         return counts_F
 
     def masses(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.float64]":
@@ -83,13 +88,15 @@ def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
     """Return how many of these texts have each feature."""
     import numpy as np
 
-    counts_S, num_features = np.zeros(1 << _SLOT_BITS, dtype=np.int64), 0
+    fewest, many = _SLOT_BITS
+    slot_bits = min(many, max(fewest, (8 * sum(map(len, normalised))).bit_length()))
+    counts_S, num_features = np.zeros(1 << slot_bits, dtype=np.int64), 0
     for start, stop in blocks(normalised):
         bags = make_bags(normalised[start:stop])
         # Not np.unique: sorting is ten times quicker than its hash table here.
         keys_F = distinct((bags.rows_F.astype(np.uint64) << np.uint64(32)) | bags.features_F)
         num_features += len(keys_F)
-        slots_F = (keys_F & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - _SLOT_BITS)
+        slots_F = (keys_F & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - slot_bits)
         counts_S += np.bincount(slots_F.astype(np.int64), minlength=len(counts_S))
     least, most = _BITMAP_BITS
     wanted = 2 * num_features // max(1, len(normalised))

@@ -91,7 +91,7 @@ class Met:
         # Sorting plain numbers is several times quicker than sorting places, so the mass rides along, rounded up.
         bits = int(second_M.max()).bit_length() + _MASS_BITS
         assert int(first_M.max()).bit_length() + bits < 64, "too many texts for one number to name a pair"
-        unit = masses_M.max() / ((1 << _MASS_BITS) - 1)
+        unit = masses_M.max() / ((1 << _MASS_BITS) - 2)
         keys_M = (first_M << bits) | (second_M << _MASS_BITS) | np.ceil(masses_M / unit).astype(np.int64)
         keys_M.sort()
         pairs_M = keys_M >> _MASS_BITS
