@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from drllama.filters.limits import Limits
 from drllama.filters.rarity import Ranked, Rarity, distinct
 from drllama.filters.similarity import Met, Pairs, Prefixes, compare, expanded, portions, prefixed
+from drllama.filters.threads import in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,13 +116,16 @@ def pairs_of(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity)
     borders = np.flatnonzero(np.concatenate(([True], meetings.texts_M[1:] != meetings.texts_M[:-1], [True])))
     if not len(meetings.texts_M):
         return
-    for start, stop in portions(np.diff(total_M[borders])):
-        span = slice(borders[start], borders[stop])
+
+    def work(portion: tuple[int, int]) -> Pairs:
+        span = slice(borders[portion[0]], borders[portion[1]])
         counts = meetings.num_before_M[span]
         later, places = expanded(meetings.texts_M[span], meetings.begins_M[span], counts)
         met = Met.of(later, meetings.guests[places], np.repeat(meetings.masses_M[span].astype(np.float64), counts))
         met = met.where(limits.alike(met.at_most(ranked, meetings.prefixes, ranked, meetings.prefixes)))
-        yield compare(ranked, ranked, met.second_P, met.first_P, limits=limits, rarity=rarity)
+        return compare(ranked, ranked, met.second_P, met.first_P, limits=limits, rarity=rarity)
+
+    yield from in_order(work, portions(np.diff(total_M[borders])))
 
 
 def first_met(meetings: Meetings, ranked: Ranked, limits: Limits, rarity: Rarity) -> Iterator[Pairs]:

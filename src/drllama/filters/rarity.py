@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from drllama.filters.features import BLOCK_TEXTS, Bags, blocks
+from drllama.filters.threads import in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,9 +112,9 @@ def rank_all(normalised: Sequence[str], make_bags: MakeBags, rarity: Rarity) -> 
     """Return the ranked sets of all texts, made block by block."""
     import numpy as np
 
-    parts = [rank(make_bags(normalised[start:stop]), rarity) for start, stop in blocks(normalised)]
-    if not parts:
-        parts = [rank(make_bags([]), rarity)]
+    parts = list(
+        in_order(lambda block: rank(make_bags(normalised[block[0] : block[1]]), rarity), blocks(normalised))
+    ) or [rank(make_bags([]), rarity)]
     sizes = [part.sizes_N for part in parts]
     return Ranked(
         features_F=np.concatenate([part.features_F for part in parts]),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from drllama.filters.features import blocks
 from drllama.filters.limits import SLACK, Limits, Sharing, Side
 from drllama.filters.rarity import MakeBags, Ranked, Rarity, count, rank, rank_all
+from drllama.filters.threads import in_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,15 +149,14 @@ class Index:
 
     def find(self, normalised: Sequence[str]) -> Iterator[Pairs]:
         """Yield all pairs of a given text, first, and one of the index, second, that are alike."""
-        for start, stop in blocks(normalised):
+
+        def work(block: tuple[int, int]) -> list[Pairs]:
+            start, stop = block
             ranked = rank(self.make_bags(normalised[start:stop]), self.rarity)
-            for pairs in self._find(ranked):
-                yield Pairs(
-                    first_P=pairs.first_P + start,
-                    second_P=pairs.second_P,
-                    jaccard_P=pairs.jaccard_P,
-                    cosine_P=pairs.cosine_P,
-                )
+            return [replace(pairs, first_P=pairs.first_P + start) for pairs in self._find(ranked)]
+
+        for found in in_order(work, blocks(normalised)):
+            yield from found
 
     def _find(self, ranked: Ranked) -> Iterator[Pairs]:
 
