@@ -205,16 +205,12 @@ def main() -> None:
         recall(name, rows, golds, held_out, settings)
     rewrites, others = teacher_rows(options.replies, splits.train)
     # A teacher's rewrites of training questions, with these held out: how its paraphrases would be found.
-    hosts = [splits.train[-1 - number] for number in range(len(splits.train))]
     by_id = {row.id: row for row in splits.train}
-    parents = [by_id[row.origin.parents[0]] for row in rewrites if isinstance(row.origin, Synthetic)]
+    parents = [by_id[parent] for row in rewrites if isinstance(row.origin, Synthetic) for parent in row.origin.parents]
+    orphan = Synthetic(method="new", parents=(), call="stranger" * 2, place=0)
     strangers = [
-        planted(row.question, dataclasses.replace(host, group=f"stranger {n}"), "")
-        for n, (row, host) in enumerate(zip(rewrites, hosts, strict=True))
-    ]
-    strangers = [
-        dataclasses.replace(row, origin=Synthetic(method="new", parents=(), call="stranger" * 2, place=0))
-        for row in strangers
+        dataclasses.replace(row, context="", group=f"stranger {number}", origin=orphan)
+        for number, row in enumerate(rewrites)
     ]
     recall("teacher's rewrites", strangers, parents, splits.train, settings)
     print("\nfalse alarms")

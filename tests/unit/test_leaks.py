@@ -123,6 +123,8 @@ def test_a_run_of_words_that_many_held_out_documents_have_is_idiom():
 def test_the_same_document_or_parent_or_row_is_found():
     assert how(written("Was it so?", group=HELD_OUT[0].group)) == "document"
     assert how(written("Was it so?", parents=(HELD_OUT[0].id,))) == "document"
+    assert how(written("Was it so?", context=CONTEXT.upper())) == "document"
+    assert how(written("Was it so?", context="None.")) is None
     same_row = dataclasses.replace(HELD_OUT[0], question="Was it so?", context="", split="train", group="other")
     assert how(same_row) == "document"
 

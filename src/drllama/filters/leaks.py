@@ -98,6 +98,7 @@ class _HeldOut:
         # text is.
         self._forms = forms(rows)
         self._groups = _first((row.group, number) for number, row in enumerate(rows))
+        self._contexts = _first((text, number) for number, row in enumerate(rows) if (text := self._text_of(row)))
         self._ids = _first((row.id, number) for number, row in enumerate(rows))
         self._sources = _first(((row.origin.source, row.origin.source_id), number) for number, row in enumerate(rows))
         asked = _first((normalise(row.question), number) for number, row in enumerate(rows))
@@ -138,14 +139,19 @@ class _HeldOut:
 
     def _same_documents(self, examples: Sequence[Example]) -> Iterator[Match]:
         for number, example in enumerate(examples):
-            row = self._groups.get(example.group)
             match example.origin:
                 case Synthetic(parents=parents):
                     parent = next((self._ids[one] for one in parents if one in self._ids), None)
                 case origin:
                     parent = self._sources.get((origin.source, origin.source_id))
-            if row is not None or parent is not None:
-                yield "document", number, row if row is not None else int(parent or 0), 1.0
+            for row in (self._groups.get(example.group), parent, self._contexts.get(self._text_of(example))):
+                if row is not None:
+                    yield "document", number, row, 1.0
+
+    def _text_of(self, row: Example) -> str:
+        """Return the normalised context if it is long enough to tell documents apart, or nothing."""
+        text = normalise(row.context)
+        return text if len(text) >= 2 * self._settings.shared_words else ""
 
 
 class _Runs:
