@@ -12,7 +12,7 @@ from drllama.filters.limits import Edited, Near, Semantic
 from drllama.filters.similarity import index
 from drllama.recipe import Leaks, PubMedQA
 from drllama.sources import PubMedQASource
-from drllama.stages.guard import audit_leaks, guard
+from drllama.stages.guard import audit_leaks, refuse_leaks
 from drllama.text import shingles
 from drllama.types import Candidate, Example, Original, Synthetic
 
@@ -31,6 +31,13 @@ OTHERS = (
     "Are home sampling kits for infections acceptable among young men?",
     "儿童哮喘与空气污染之间有没有关系？",
 )
+
+
+def guard(rows, held_out, settings):
+    """Look at all rows as a run does before it trains."""
+    audit = audit_leaks(rows, held_out, settings)
+    refuse_leaks(audit, told="leaks.json")
+    return audit
 
 
 def real(question, *, context="", split="test", group=None, source_id=None):
