@@ -1,6 +1,5 @@
 """Finding examples that ask the same thing twice, in the same characters or nearly so, in any script."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from drllama.filters.encoders import minilm, pairs_alike
 from drllama.filters.features import normalise_all, part_bags, shingle_bags
 from drllama.filters.limits import Limits, Near, Semantic
-from drllama.filters.meetings import MANY_PAIRS, first_met, meet, pairs_of, pairs_within, without
+from drllama.filters.meetings import alike_within, first_met, meet
 from drllama.filters.rarity import MakeBags, count, rank_all
 from drllama.filters.similarity import Pairs
 from drllama.recipe import Duplicates
@@ -25,8 +24,8 @@ _SAME: Mapping[_How, str] = {
     "near": "nearly the same question as",
     "semantic": "the same in meaning as",
 }
-_SAMPLE = 50_000
-"""Texts that tell which shingles are rare; more of them would make the search quicker by little, and none exacter."""
+MANY_PAIRS = 400_000_000
+"""From so many meetings on, texts are first compared with the first ones they meet alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +78,14 @@ def _text(example: Example) -> str:
 
 def _near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
     """Yield (i, j, similarity), i < j, of all pairs of texts at or over the threshold; none is missed."""
+    import numpy as np
+
     normalised = normalise_all(texts)
-    rarity = count(normalised, shingle_bags)
-    limits = Near(jaccard=threshold)
-    for pairs in pairs_within(rank_all(normalised, shingle_bags, rarity), limits, rarity):
-        yield from ((first, second, jaccard) for first, second, jaccard, _ in pairs)
+    rarity, limits = count(normalised, shingle_bags), Near(jaccard=threshold)
+    ranked = rank_all(normalised, shingle_bags, rarity)
+    meetings = meet(ranked, limits, rarity, np.zeros(len(texts), dtype=bool))
+    for first, second, jaccard, _ in alike_within(meetings, ranked, limits, rarity):
+        yield first, second, jaccard
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,24 +134,21 @@ class DuplicatesFilter:
     def _alike(self, rows: "_Rows", how: "_How", make_bags: MakeBags, limits: Limits) -> None:
         left = rows.left()
         texts = [rows.normalised[place] for place in left]
-        rarity = count(texts[:: math.ceil(len(texts) / _SAMPLE) or 1], make_bags)
+        rarity = count(texts, make_bags)
         ranked = rank_all(texts, make_bags, rarity)
-        meetings = meet(ranked, limits, rarity)
-        while meetings.num_pairs > MANY_PAIRS:
+        while (meetings := meet(ranked, limits, rarity, rows.gone(left))).num_pairs > MANY_PAIRS:
             dropped = len(rows.objections)
-            for pairs in first_met(meetings, ranked, limits, rarity):
-                rows.drop_later(left, pairs, how)
+            rows.drop_later(left, first_met(ranked, limits, rarity, rows.gone(left)).by_later(), how)
             if len(rows.objections) - dropped < len(left) // 100:
                 break
-            meetings = without(meetings, rows.gone(left))
-        for pairs in pairs_of(meetings, ranked, limits, rarity):
-            rows.drop_later(left, pairs, how)
+        rows.drop_later(left, alike_within(meetings, ranked, limits, rarity), how)
 
     def _encoded(self, rows: "_Rows", cosine: float) -> None:
         left = rows.left()
         encoded = minilm().encode([rows.examples[place].question for place in left])
         for pairs in pairs_alike(encoded, encoded, cosine):
-            rows.drop_later(left, pairs.turned(), "semantic")
+            later_P = pairs.first_P > pairs.second_P
+            rows.drop_later(left, pairs.where(later_P).by_later(), "semantic")
 
 
 class _Rows:

@@ -56,6 +56,9 @@ class Limits(Protocol):
     def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
         """Return what tells which side of a pair is the lighter one."""
 
+    def lightest(self, weights_N: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Return the least weight that something lighter may have, to be like a text of such a weight."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Near:
@@ -78,6 +81,10 @@ class Near:
     def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
         """Return the sizes of the sets."""
         return ranked.sizes_N.astype(float)
+
+    def lightest(self, weights_N: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Return the similarity's part: the smaller set can't share more than it has."""
+        return (self.jaccard - SLACK) * weights_N
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +115,10 @@ class Semantic:
         """Return the masses of the sets."""
         return ranked.masses_N
 
+    def lightest(self, weights_N: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Return the squared cosine's part: the lighter set can't share more than it weighs."""
+        return (self.cosine - SLACK) ** 2 * weights_N
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edited:
@@ -133,3 +144,7 @@ class Edited:
     def weights(self, ranked: Ranked) -> "NDArray[np.float64]":
         """Return the numbers of words."""
         return ranked.sizes_N.astype(float)
+
+    def lightest(self, weights_N: "NDArray[np.float64]") -> "NDArray[np.float64]":
+        """Return as many words less as may differ."""
+        return weights_N - self.words

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MakeBags: TypeAlias = Callable[[Sequence[str]], Bags]
 
 NUM_BUCKETS = 128
-_SLOT_BITS = (12, 22)
+_SLOT_BITS = (12, 23)
 _BITMAP_BITS = (256, 8192)
 _HEAVIEST = (1 << 16) - 1
 _COMMONEST = (1 << 17) - 1
@@ -30,7 +30,7 @@ _COMMONEST = (1 << 17) - 1
 class Rarity:
     """How many texts have a feature; it orders all features, and weighs them."""
 
-    counts_S: "NDArray[np.int64]"
+    counts_S: "NDArray[np.int32]"
     num_texts: int
     bitmap_bits: int
     """A power of two, and more than a text has features: a full bitmap would tell nothing."""
@@ -52,9 +52,9 @@ class Rarity:
         keys_F: NDArray[np.uint64] = (self.counts(features_F).astype(np.uint64) << np.uint64(32)) | features_F
         return keys_F
 
-    def counts(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.int64]":
+    def counts(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.int32]":
         """Return at most how many texts have each feature; 0 is sure."""
-        counts_F: NDArray[np.int64] = self.counts_S[features_F >> self.slot_shift]
+        counts_F: NDArray[np.int32] = self.counts_S[features_F >> self.slot_shift]
         return counts_F
 
     def masses(self, features_F: "NDArray[np.uint32]") -> "NDArray[np.float64]":
@@ -91,14 +91,14 @@ def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
 
     fewest, many = _SLOT_BITS
     slot_bits = min(many, max(fewest, (8 * sum(map(len, normalised))).bit_length()))
-    counts_S, num_features = np.zeros(1 << slot_bits, dtype=np.int64), 0
-    for start, stop in blocks(normalised):
-        bags = make_bags(normalised[start:stop])
-        # Not np.unique: sorting is ten times quicker than its hash table here.
-        keys_F = distinct((bags.rows_F.astype(np.uint64) << np.uint64(32)) | bags.features_F)
-        num_features += len(keys_F)
-        slots_F = (keys_F & np.uint64(0xFFFFFFFF)) >> np.uint64(32 - slot_bits)
-        counts_S += np.bincount(slots_F.astype(np.int64), minlength=len(counts_S))
+    counts_S, num_features = np.zeros(1 << slot_bits, dtype=np.int32), 0
+
+    def work(block: tuple[int, int]) -> "NDArray[np.int64]":
+        return (make_bags(normalised[block[0] : block[1]]).features_F >> (32 - slot_bits)).astype(np.int64)
+
+    for slots_F in in_order(work, blocks(normalised)):
+        num_features += len(slots_F)
+        np.add(counts_S, np.bincount(slots_F, minlength=len(counts_S)), out=counts_S, casting="unsafe")
     least, most = _BITMAP_BITS
     wanted = 2 * num_features // max(1, len(normalised))
     return Rarity(

@@ -36,14 +36,26 @@ class Pairs:
     cosine_P: "NDArray[np.float64]"
     """Of the sets as vectors of inverse document frequencies."""
 
-    def turned(self) -> "Pairs":
-        """Return those pairs whose first comes after their second, the other way round."""
-        later_P = self.first_P > self.second_P
+    def where(self, wanted_P: "NDArray[np.bool_]") -> "Pairs":
+        """Return some of the pairs."""
         return Pairs(
-            first_P=self.second_P[later_P],
-            second_P=self.first_P[later_P],
-            jaccard_P=self.jaccard_P[later_P],
-            cosine_P=self.cosine_P[later_P],
+            first_P=self.first_P[wanted_P],
+            second_P=self.second_P[wanted_P],
+            jaccard_P=self.jaccard_P[wanted_P],
+            cosine_P=self.cosine_P[wanted_P],
+        )
+
+    def by_later(self) -> "Pairs":
+        """Return the same pairs with the smaller number first, ordered by the larger, then the smaller."""
+        import numpy as np
+
+        first_P, second_P = np.minimum(self.first_P, self.second_P), np.maximum(self.first_P, self.second_P)
+        order_P = np.lexsort((first_P, second_P))
+        return Pairs(
+            first_P=first_P[order_P],
+            second_P=second_P[order_P],
+            jaccard_P=self.jaccard_P[order_P],
+            cosine_P=self.cosine_P[order_P],
         )
 
     def __iter__(self) -> Iterator[tuple[int, int, float, float]]:
@@ -63,6 +75,10 @@ class Prefixes:
     left_mass_N: "NDArray[np.float64]"
     ends_N: "NDArray[np.uint64]"
     """The rank of the first feature behind the prefix."""
+
+    def without_features(self) -> "Prefixes":
+        """Return what is behind the prefixes alone, which takes little memory."""
+        return replace(self, features_F=self.features_F[:0], rows_F=self.rows_F[:0])
 
     def sorted(self) -> "Prefixes":
         """Return the same, by feature."""
@@ -105,6 +121,10 @@ class Met:
             shared_P=np.diff(np.append(begins_P, len(keys_M))),
             mass_P=np.add.reduceat(keys_M, begins_P) * unit,
         )
+
+    def named(self, names: "NDArray[np.int64]") -> "Met":
+        """Return the same pairs, with the texts at these places."""
+        return replace(self, first_P=names[self.first_P], second_P=names[self.second_P])
 
     def where(self, possible_P: "NDArray[np.bool_]") -> "Met":
         """Return some of the pairs."""
@@ -212,8 +232,6 @@ def compare(
     rarity: Rarity,
 ) -> Pairs:
     """Return those of the pairs that are alike, with how much; first of ``ranked``, second of ``others``."""
-    import numpy as np
-
     possible_P = limits.alike(_at_most(ranked, others, first_P, second_P))
     first_P, second_P = first_P[possible_P], second_P[possible_P]
     possible_P = limits.alike(_mass_at_most(ranked, others, first_P, second_P, rarity))
@@ -224,15 +242,27 @@ def compare(
         firsts, seconds = first_P[start:stop], second_P[start:stop]
         sharing = _sharing(ranked, others, firsts, seconds, rarity)
         alike_P = limits.alike(sharing)
-        jaccard_P, cosine_P = sharing.jaccard_P[alike_P], sharing.cosine_P[alike_P]
-        found.append((firsts[alike_P], seconds[alike_P], jaccard_P, cosine_P))
+        found.append(
+            Pairs(
+                first_P=firsts[alike_P],
+                second_P=seconds[alike_P],
+                jaccard_P=sharing.jaccard_P[alike_P],
+                cosine_P=sharing.cosine_P[alike_P],
+            )
+        )
+    return joined(found)
+
+
+def joined(parts: Sequence[Pairs]) -> Pairs:
+    """Return all pairs of the parts."""
+    import numpy as np
+
     nothing, none = np.zeros(0, dtype=np.int64), np.zeros(0)
-    columns = list(zip((nothing, nothing, none, none), *found, strict=True))
     return Pairs(
-        first_P=np.concatenate(columns[0]),
-        second_P=np.concatenate(columns[1]),
-        jaccard_P=np.concatenate(columns[2]),
-        cosine_P=np.concatenate(columns[3]),
+        first_P=np.concatenate([nothing, *(part.first_P for part in parts)]),
+        second_P=np.concatenate([nothing, *(part.second_P for part in parts)]),
+        jaccard_P=np.concatenate([none, *(part.jaccard_P for part in parts)]),
+        cosine_P=np.concatenate([none, *(part.cosine_P for part in parts)]),
     )
 
 
