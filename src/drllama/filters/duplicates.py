@@ -81,7 +81,8 @@ def _near_pairs(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, i
     import numpy as np
 
     normalised = normalise_all(texts)
-    rarity, limits = count(normalised, shingle_bags), Near(jaccard=threshold)
+    limits = Near(jaccard=threshold)
+    rarity = count(normalised, shingle_bags, num_buckets=limits.num_buckets)
     ranked = rank_all(normalised, shingle_bags, rarity)
     meetings = meet(ranked, limits, rarity, np.zeros(len(texts), dtype=bool))
     for first, second, jaccard, _ in alike_within(meetings, ranked, limits, rarity):
@@ -134,7 +135,7 @@ class DuplicatesFilter:
     def _alike(self, rows: "_Rows", how: "_How", make_bags: MakeBags, limits: Limits) -> None:
         left = rows.left()
         texts = [rows.normalised[place] for place in left]
-        rarity = count(texts, make_bags)
+        rarity = count(texts, make_bags, num_buckets=limits.num_buckets)
         ranked = rank_all(texts, make_bags, rarity)
         while (meetings := meet(ranked, limits, rarity, rows.gone(left))).num_pairs > MANY_PAIRS:
             dropped = len(rows.objections)

@@ -47,6 +47,10 @@ Side: TypeAlias = Literal["any", "lighter"]
 class Limits(Protocol):
     """What counts as alike; sharing more never makes a pair less alike."""
 
+    @property
+    def num_buckets(self) -> int:
+        """Return into how many buckets features are best weighed, to bound what two sets share."""
+
     def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
         """Return which pairs are alike."""
 
@@ -65,6 +69,11 @@ class Near:
     """Alike from this Jaccard similarity on."""
 
     jaccard: float
+
+    @property
+    def num_buckets(self) -> int:
+        """Return 1: counts are what is compared."""
+        return 1
 
     def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
         """Return which pairs reach it."""
@@ -92,6 +101,11 @@ class Semantic:
     """Alike from this cosine on, of the sets as vectors of inverse document frequencies."""
 
     cosine: float
+
+    @property
+    def num_buckets(self) -> int:
+        """Return 128: masses are what is compared."""
+        return 128
 
     def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
         """Return which pairs reach it."""
@@ -127,6 +141,11 @@ class Edited:
     words: int
     share: float
     """What they share must weigh this part of the second: "is there a ... of" is no question."""
+
+    @property
+    def num_buckets(self) -> int:
+        """Return 1: counts are what is compared."""
+        return 1
 
     def alike(self, sharing: Sharing) -> "NDArray[np.bool_]":
         """Return which pairs differ in so few words."""

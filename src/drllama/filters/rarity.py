@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MakeBags: TypeAlias = Callable[[Sequence[str]], Bags]
 
-NUM_BUCKETS = 128
 _SLOT_BITS = (12, 23)
 _BITMAP_BITS = (256, 8192)
 _HEAVIEST = (1 << 16) - 1
@@ -32,6 +31,8 @@ class Rarity:
 
     counts_S: "NDArray[np.int32]"
     num_texts: int
+    num_buckets: int
+    """Into how many buckets the features of a set are weighed; a power of two."""
     bitmap_bits: int
     """A power of two, and more than a text has features: a full bitmap would tell nothing."""
 
@@ -65,7 +66,7 @@ class Rarity:
         return masses_F
 
 
-@dataclass(frozen=True)  # no slots: cached_property needs a dict
+@dataclass(frozen=True, kw_only=True)  # no slots: cached_property needs a dict
 class Ranked:
     """The sets of features of some texts, each with its rarest feature first."""
 
@@ -85,8 +86,8 @@ class Ranked:
         return np.diff(self.borders_N)
 
 
-def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
-    """Return how many of these texts have each feature."""
+def count(normalised: Sequence[str], make_bags: MakeBags, *, num_buckets: int) -> Rarity:
+    """Return about how often each feature stands in these texts."""
     import numpy as np
 
     fewest, many = _SLOT_BITS
@@ -104,6 +105,7 @@ def count(normalised: Sequence[str], make_bags: MakeBags) -> Rarity:
     return Rarity(
         counts_S=np.minimum(counts_S, _COMMONEST),
         num_texts=len(normalised),
+        num_buckets=num_buckets,
         bitmap_bits=min(most, max(least, 1 << wanted.bit_length())),
     )
 
@@ -115,14 +117,14 @@ def rank_all(normalised: Sequence[str], make_bags: MakeBags, rarity: Rarity) -> 
     parts = list(
         in_order(lambda block: rank(make_bags(normalised[block[0] : block[1]]), rarity), blocks(normalised))
     ) or [rank(make_bags([]), rarity)]
-    sizes = [part.sizes_N for part in parts]
-    return Ranked(
-        features_F=np.concatenate([part.features_F for part in parts]),
-        borders_N=np.concatenate([[0], np.cumsum(np.concatenate(sizes))]),
-        bitmaps_NW=np.concatenate([part.bitmaps_NW for part in parts]),
-        masses_N=np.concatenate([part.masses_N for part in parts]),
-        buckets_NB=np.concatenate([part.buckets_NB for part in parts]),
-    )
+    # One column after the other, so that only one stands in memory twice.
+    sizes_N = np.concatenate([part.sizes_N for part in parts])
+    columns = {
+        name: [getattr(part, name) for part in parts] for name in ("features_F", "bitmaps_NW", "masses_N", "buckets_NB")
+    }
+    parts.clear()
+    whole = {name: np.concatenate(columns.pop(name)) for name in list(columns)}
+    return Ranked(borders_N=np.concatenate(([0], np.cumsum(sizes_N))), **whole)
 
 
 def rank(bags: Bags, rarity: Rarity) -> Ranked:
@@ -140,8 +142,9 @@ def rank(bags: Bags, rarity: Rarity) -> Ranked:
     flags = np.zeros(len(bags) * bits, dtype=bool)
     flags[rows_F * bits + (features_F & (bits - 1))] = True
     weights_F = rarity.masses(features_F)
-    buckets_F = rows_F * NUM_BUCKETS + ((features_F >> 13) & (NUM_BUCKETS - 1))
-    masses_NB = np.bincount(buckets_F, weights=weights_F, minlength=len(bags) * NUM_BUCKETS).reshape(-1, NUM_BUCKETS)
+    buckets_F = rows_F * rarity.num_buckets + ((features_F >> 13) & (rarity.num_buckets - 1))
+    masses_NB = np.bincount(buckets_F, weights=weights_F, minlength=len(bags) * rarity.num_buckets)
+    masses_NB = masses_NB.reshape(-1, rarity.num_buckets)
     steps_NB = np.ceil(masses_NB / rarity.mass_step)
     # A bucket too heavy for its 16 bits makes its text one that may share all: the bound stays a bound.
     steps_NB[(steps_NB > _HEAVIEST).any(axis=1)] = _HEAVIEST

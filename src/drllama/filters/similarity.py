@@ -210,7 +210,7 @@ class Index:
 
 def index(normalised: Sequence[str], make_bags: MakeBags, limits: Limits) -> Index:
     """Return an index of these texts; how rare a feature is, is counted in them, so that the others don't matter."""
-    rarity = count(normalised, make_bags)
+    rarity = count(normalised, make_bags, num_buckets=limits.num_buckets)
     ranked = rank_all(normalised, make_bags, rarity)
     return Index(
         make_bags=make_bags,
