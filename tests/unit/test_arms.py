@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from scipy.stats import binomtest
@@ -10,6 +11,7 @@ from drllama import pipeline, plugins
 from drllama.errors import DataError, RecipeError
 from drllama.recipe import Finetune, read_recipe, resolve
 from drllama.replies import RequestStore
+from drllama.report.verdict import effects
 from drllama.stages.arms import chosen_arm
 from drllama.stats.comparison import compare_accuracy, mcnemar
 from drllama.store import Store
@@ -231,3 +233,20 @@ def test_gains_and_losses_are_counted_question_by_question(bench):
 def test_mcnemar_agrees_with_scipy_s_binomial_test(gained, lost):
     wanted = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p_value", "told"),
+    [
+        (0.01, 0.17, 0.064, "the interval lies above 0, but the exact test doesn't exclude chance"),
+        (0.05, 0.17, 0.001, "the interval lies above 0."),
+        (-0.17, -0.05, 0.001, "the interval lies below 0."),
+        (-0.02, 0.17, 0.3, "the interval includes 0, so this run shows no difference"),
+    ],
+)
+def test_an_effect_is_claimed_no_further_than_both_tests_go(bench, low, high, p_value, told):
+    run = bench.run("augment.arms=[none, combined]")
+    (one,) = run.comparisons
+    estimate = replace(one.difference, low=low, high=high)
+    (sentence,) = effects(replace(run, comparisons=(replace(one, difference=estimate, p_value=p_value),)))
+    assert told in sentence

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from drllama.types import ArmName, Estimate, Evaluation, Run
 
 _WITH_NEW = (ArmName.NEW, ArmName.COMBINED)
+_ALPHA = 0.05
 
 
 def summary(run: Run, finetuned: Evaluation) -> str:
@@ -50,13 +51,13 @@ def effects(run: Run) -> tuple[str, ...]:
     told = []
     for one in run.comparisons:
         difference = one.difference
-        found = (
-            "the interval lies above 0"
-            if difference.low > 0
-            else "the interval lies below 0"
-            if difference.high < 0
-            else "the interval includes 0, so this run shows no difference"
-        )
+        side = "above" if difference.low > 0 else "below" if difference.high < 0 else None
+        if side is None:
+            found = "the interval includes 0, so this run shows no difference"
+        elif one.p_value < _ALPHA:
+            found = f"the interval lies {side} 0"
+        else:
+            found = f"the interval lies {side} 0, but the exact test doesn't exclude chance"
         told.append(
             f"{one.other} against {one.baseline}, at the same number of updates: {one.metric} {difference.value:+.3f} "
             f"[{difference.low:+.3f}, {difference.high:+.3f}], {one.gained} questions gained and {one.lost} lost "
