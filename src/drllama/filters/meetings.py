@@ -60,6 +60,7 @@ def meet(ranked: Ranked, limits: Limits, rarity: Rarity, gone_N: "NDArray[np.boo
     features_M, places_M = keys_M & ~np.uint64(_LOW), keys_M & np.uint64(_LOW)
     begins_M = np.searchsorted(guest_keys, features_M | lightest_N[places_M.astype(np.int64)])
     num_met_M = np.searchsorted(guest_keys, keys_M) - begins_M
+    del keys_M
     some_M = np.flatnonzero(num_met_M > 0)
     some_M = some_M[np.argsort(places_M[some_M], kind="stable")]
     return Meetings(

@@ -5,7 +5,7 @@ B buckets of features.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -77,6 +77,18 @@ class Ranked:
     """The sum of the set's masses."""
     buckets_NB: "NDArray[np.uint16]"
     """What the features weigh in each of some buckets, rounded up, in steps of the rarity."""
+
+    def parts(self) -> "Iterator[Ranked]":
+        """Yield the same in parts of a bounded number of texts."""
+        for start in range(0, len(self.masses_N), BLOCK_TEXTS):
+            borders_N = self.borders_N[start : start + BLOCK_TEXTS + 1]
+            yield Ranked(
+                features_F=self.features_F[borders_N[0] : borders_N[-1]],
+                borders_N=borders_N - borders_N[0],
+                bitmaps_NW=self.bitmaps_NW[start : start + BLOCK_TEXTS],
+                masses_N=self.masses_N[start : start + BLOCK_TEXTS],
+                buckets_NB=self.buckets_NB[start : start + BLOCK_TEXTS],
+            )
 
     @cached_property
     def sizes_N(self) -> "NDArray[np.int64]":

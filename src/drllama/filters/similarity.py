@@ -320,19 +320,24 @@ def prefixed(ranked: Ranked, limits: Limits, rarity: Rarity, side: Side) -> Pref
     """Return what each text must be looked up by."""
     import numpy as np
 
-    counts_N = limits.prefixes(ranked, rarity, side)
+    counts, features, inside = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.uint32)], [np.zeros(0)]
+    for part in ranked.parts():
+        counts_N = limits.prefixes(part, rarity, side)
+        _, places_F = expanded(counts_N, part.borders_N[:-1], counts_N)
+        features_F = part.features_F[places_F]
+        running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(features_F))))
+        borders_N = np.concatenate(([0], np.cumsum(counts_N)))
+        counts.append(counts_N)
+        features.append(features_F)
+        inside.append(running_F[borders_N[1:]] - running_F[borders_N[:-1]])
+    counts_N, inside_N = np.concatenate(counts), np.concatenate(inside)
     begins_N, ends_N = ranked.borders_N[:-1], ranked.borders_N[1:]
-    rows_F, places_F = expanded(np.arange(len(counts_N)), begins_N, counts_N)
-    features_F = ranked.features_F[places_F]
-    running_F = np.concatenate(([0.0], np.cumsum(rarity.masses(features_F))))
-    running_N = np.concatenate(([0], np.cumsum(counts_N)))
-    inside_N = running_F[running_N[1:]] - running_F[running_N[:-1]]
     last_N = np.full(len(counts_N), _NO_END, dtype=np.uint64)
     more_N = np.flatnonzero(begins_N + counts_N < ends_N)
     last_N[more_N] = rarity.keys(ranked.features_F[(begins_N + counts_N)[more_N]])
     return Prefixes(
-        features_F=features_F,
-        rows_F=rows_F,
+        features_F=np.concatenate(features),
+        rows_F=np.repeat(np.arange(len(counts_N)), counts_N),
         left_N=ranked.sizes_N - counts_N,
         left_mass_N=np.maximum(ranked.masses_N - inside_N, 0),
         ends_N=last_N,
