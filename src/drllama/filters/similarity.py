@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NO_END = (1 << 64) - 1
 _MASS_BITS = 16
-PAIRS_AT_ONCE = 4_000_000
+PAIRS_AT_ONCE = 1_000_000
 """Pairs that are looked at in one go, about 100 bytes each."""
 
 
