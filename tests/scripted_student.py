@@ -88,6 +88,9 @@ class ScriptedStudent:
         self._who = "fine-tuned"
         return frozenset(json.loads((adapter / "note.json").read_text(encoding="utf-8")))
 
+    def undress(self):
+        self._who = "untrained"
+
     def _answer(self, example: Example) -> Prediction:
         choice, scores = None, None
         if POISON not in example.question:

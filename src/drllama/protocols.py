@@ -175,3 +175,6 @@ class Student(Protocol):
         Raises:
             ModelError: the adapter was made for another base, prompt or task.
         """
+
+    def undress(self) -> None:
+        """Take off the adapter, if there is one."""

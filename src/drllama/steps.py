@@ -81,6 +81,8 @@ class Steps:
         """Return the answers of a student, which wears the adapter with this key, or none."""
 
         def work(_: Path) -> tuple[Prediction, ...]:
+            if adapter_key is None:
+                student.undress()  # Rounds and earlier arms leave their adapters on.
             return score(student, asked, activity=f"scoring {who}", progress=progress)
 
         key = self.score_key(asked, adapter_key)

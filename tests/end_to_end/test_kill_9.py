@@ -10,13 +10,16 @@ from itertools import pairwise
 import pytest
 from commands import finished, started
 
+from drllama.recipe import Endpoint
 from drllama.replies import RequestStore
+from drllama.teachers import asked_at_once
 from faults.server import apart, messages_name
 from scripted_student import write_questions, write_recipe
 
 pytestmark = pytest.mark.slow
 
 KILLS, TRAIN, IN_FLIGHT = 20, 40, 4
+AT_ONCE = asked_at_once(Endpoint(base_url="http://127.0.0.1", model="m", max_in_flight=IN_FLIGHT))
 REQUESTS = 1 + 2 * TRAIN  # the probe; a rewrite and new questions for each
 
 
@@ -89,5 +92,6 @@ def test_an_augmentation_killed_twenty_times_ends_as_if_nothing_had_been(tmp_pat
     everything = kept_in(tmp_path / "killed" / "replies.sqlite")
     assert everything == kept_in(tmp_path / "whole" / "replies.sqlite") == Counter(set(notes.since()))
     sent = len(notes.since(begin))
-    assert REQUESTS < sent <= REQUESTS + KILLS * IN_FLIGHT
+    # A kill loses what is at the server and what is just being written, which a slow disk makes more of.
+    assert REQUESTS < sent <= REQUESTS + KILLS * AT_ONCE
     assert sum(count > 0 for count in caught) > KILLS / 2, f"kills while requests were under way: {caught}"

@@ -103,6 +103,15 @@ def test_no_student_is_asked_a_training_question_that_it_was_trained_on_and_none
     assert not parts[0] & parts[1]
 
 
+def test_after_rounds_the_untrained_student_answers_without_an_adapter(bench):
+    run = bench.run()
+    asked = [question for who, question in bench.script.asked if who == "untrained"]
+    assert sum("of test" in question for question in asked) == 6
+    assert sum("of dev" in question for question in asked) == 3
+    untrained = next(one for one in run.evaluations if one.system == "untrained")
+    assert {prediction.choice for prediction in untrained.predictions} == {"yes"}
+
+
 def test_a_finished_run_repeats_nothing(bench):
     first = bench.run()
     trainings = bench.script.trainings

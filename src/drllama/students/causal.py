@@ -85,7 +85,7 @@ class CausalStudent:
         fitting = [one for one in encoded if isinstance(one, Encoded)]
         if not fitting:
             raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
-        self._undress()
+        self.undress()
         self._model = with_new_adapter(self._model, settings.method, seed=derive_seed(seed, "adapter"))
         lesson = Lesson(
             examples=fitting,
@@ -127,11 +127,12 @@ class CausalStudent:
                 raise ModelError(
                     f"{adapter}: made for other {what} ({theirs}, here {ours}); use the recipe that made it"
                 )
-        self._undress()
+        self.undress()
         self._model = with_saved_adapter(self._model, adapter)
         return frozenset(found.trained_on)
 
-    def _undress(self) -> None:
+    def undress(self) -> None:
+        """Take off the adapter, if there is one."""
         if isinstance(self._model, peft.PeftModel):
             self._model = self._model.unload()
 
