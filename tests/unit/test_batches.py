@@ -618,7 +618,7 @@ def test_a_store_of_the_first_format_takes_batches_and_keeps_its_replies(tmp_pat
     with monkeypatch.context() as patched:
         patched.setattr(replies_store, "REPLIES", replace(REPLIES, migrations=REPLIES.migrations[:1]))
         with RequestStore(path) as store:
-            store.keep(one, reply)
+            store.keep_many([(one, reply)])
     with RequestStore(path) as store:
         assert BatchBook(store).records() == []
         assert store.find(one.key).text == "x"

@@ -74,10 +74,12 @@ def store(tmp_path):
 def varied(store):
     """A store with all that can be in one: replies, second replies, failures, recordings, strange texts."""
     for number, text in enumerate(STRANGE_TEXTS):
-        store.keep(request_number(number), reply_saying(text, cost_usd=None, tokens_in=None))
+        store.keep_many([(request_number(number), reply_saying(text, cost_usd=None, tokens_in=None))])
     for number, kind in enumerate(FailureKind):
-        store.keep(request_number(number), TeacherFailure(f"no: {kind}", kind=kind, retry_after_seconds=number or None))
-    store.keep(request_number(0), reply_saying("a second answer"))
+        store.keep_many(
+            [(request_number(number), TeacherFailure(f"no: {kind}", kind=kind, retry_after_seconds=number or None))]
+        )
+    store.keep_many([(request_number(0), reply_saying("a second answer"))])
     calls = [TeacherCall(request=request_number(n, model="written"), reply=reply_saying("{}")) for n in range(3)]
     store.record(calls, source="by hand", created_at=NOON - timedelta(days=3))
     return store
@@ -103,7 +105,7 @@ def lines_of(store):
 
 
 def test_a_kept_reply_is_found_by_another_process_that_opens_the_file(store):
-    store.keep(request_number(1), reply_saying("yes"))
+    store.keep_many([(request_number(1), reply_saying("yes"))])
     with RequestStore(store.path) as other:
         assert other.find(request_number(1).key) == reply_saying("yes")
         assert other.find_call(request_number(1).key) == TeacherCall(
@@ -115,7 +117,7 @@ def test_a_request_that_was_never_answered_isnt_found(store):
     assert store.find(request_number(1).key) is None
     assert store.find_call(request_number(1).key) is None
     assert store.attempts(request_number(1).key) == []
-    store.keep(request_number(1), TeacherFailure("too many requests", kind="rate"))
+    store.keep_many([(request_number(1), TeacherFailure("too many requests", kind="rate"))])
     assert store.find(request_number(1).key) is None
     assert store.find_call(request_number(1).key) is None
 
@@ -124,8 +126,8 @@ def test_a_request_that_was_never_answered_isnt_found(store):
 def test_any_text_comes_back_as_it_was(store, text):
     whole = text.encode(errors="replace").decode()
     request = request_number(messages=(Message(role="user", content=whole),), schema={"description": whole})
-    store.keep(request, reply_saying(text))
-    store.keep(request, TeacherFailure(text, kind="unreadable"))
+    store.keep_many([(request, reply_saying(text))])
+    store.keep_many([(request, TeacherFailure(text, kind="unreadable"))])
     assert store.find_call(request.key) == TeacherCall(request=request, reply=reply_saying(text))
     assert store.attempts(request.key)[1].outcome == Failure(
         kind=FailureKind.UNREADABLE, message=text, retry_after_seconds=None
@@ -143,7 +145,7 @@ def test_any_text_comes_back_as_it_was(store, text):
 )
 def test_half_a_character_in_a_request_is_refused_in_one_line(store, changes):
     with pytest.raises(DataError, match="half of a surrogate pair") as told:
-        store.keep(request_number(**changes), reply_saying("yes"))
+        store.keep_many([(request_number(**changes), reply_saying("yes"))])
     assert "\n" not in str(told.value)
     assert lines_of(store) == []
 
@@ -166,18 +168,18 @@ def test_half_a_character_in_a_request_is_refused_in_one_line(store, changes):
     ids=lambda changes: next(iter(changes)),
 )
 def test_whatever_changes_in_what_is_sent_is_asked_anew(store, changes):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     assert store.find(request_number(**changes).key) is None
 
 
 def test_the_version_of_a_prompt_alone_asks_nothing_anew(store):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     assert store.find(request_number(prompt="rewrite.v2", prompt_sha256="cd" * 32).key) == reply_saying("yes")
 
 
 def test_the_same_messages_may_be_asked_several_times(store):
     for rollout in range(4):
-        store.keep(request_number(rollout=rollout), reply_saying(f"draw {rollout}"))
+        store.keep_many([(request_number(rollout=rollout), reply_saying(f"draw {rollout}"))])
     assert [store.find(request_number(rollout=rollout).key).text for rollout in range(4)] == [
         "draw 0",
         "draw 1",
@@ -189,7 +191,7 @@ def test_the_same_messages_may_be_asked_several_times(store):
 def test_the_first_reply_stays_and_every_attempt_is_kept_in_order(store):
     outcomes = [TeacherFailure("slow down", kind="rate", retry_after_seconds=2.5), reply_saying("1"), reply_saying("2")]
     for outcome in outcomes:
-        store.keep(request_number(), outcome)
+        store.keep_many([(request_number(), outcome)])
     assert store.find(request_number().key) == reply_saying("1")
     kept = store.attempts(request_number().key)
     assert [one.outcome for one in kept] == [
@@ -212,14 +214,14 @@ def test_the_first_reply_stays_and_every_attempt_is_kept_in_order(store):
     ],
 )
 def test_a_whole_number_and_its_decimal_twin_are_the_same_request(store, changes, twins):
-    store.keep(request_number(sampling=replace(SAMPLING, **changes)), reply_saying("yes"))
+    store.keep_many([(request_number(sampling=replace(SAMPLING, **changes)), reply_saying("yes"))])
     assert store.find(request_number(sampling=replace(SAMPLING, **twins)).key) == reply_saying("yes")
 
 
 def test_a_request_comes_back_with_its_key_whatever_kind_its_numbers_are(store):
     for temperature in (0, 0.0, 1, 1.0):
         request = request_number(sampling=Sampling(temperature=temperature, max_tokens=9))
-        store.keep(request, reply_saying("yes"))
+        store.keep_many([(request, reply_saying("yes"))])
         assert store.find_call(request.key).request.key == request.key
     with RequestStore(store.path.with_name("other.sqlite")) as other:
         assert other.import_lines(store.export_lines(), source="elsewhere").added == 4
@@ -227,7 +229,7 @@ def test_a_request_comes_back_with_its_key_whatever_kind_its_numbers_are(store):
 
 def test_a_schema_keeps_the_order_of_its_fields(store):
     backwards = {"properties": {"z": {}, "a": {}}, "type": "object"}
-    store.keep(request_number(schema=backwards), reply_saying("yes"))
+    store.keep_many([(request_number(schema=backwards), reply_saying("yes"))])
     schema = store.find_call(request_number(schema=backwards).key).request.schema
     assert [list(schema), list(schema["properties"])] == [["properties", "type"], ["z", "a"]]
 
@@ -235,9 +237,9 @@ def test_a_schema_keeps_the_order_of_its_fields(store):
 def test_a_number_that_is_none_is_refused_and_nothing_is_kept(store):
     for outcome in (reply_saying("yes", cost_usd=-1.0), reply_saying("yes", seconds=float("nan"))):
         with pytest.raises(DataError):
-            store.keep(request_number(), outcome)
+            store.keep_many([(request_number(), outcome)])
     with pytest.raises(DataError, match="rollout"):
-        store.keep(request_number(rollout=2**63), reply_saying("yes"))
+        store.keep_many([(request_number(rollout=2**63), reply_saying("yes"))])
     assert lines_of(store) == []
 
 
@@ -247,7 +249,7 @@ def test_every_commit_is_on_the_disk_before_keep_returns(store, monkeypatch):
     monkeypatch.setattr(
         sqlite3, "connect", lambda *args, **kwargs: opened.append(connect(*args, **kwargs)) or opened[-1]
     )
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     (connection,) = opened
     full, write_ahead = 2, "wal"
     assert connection.execute("PRAGMA synchronous").fetchone()[0] == full
@@ -278,7 +280,7 @@ def test_kill_9_loses_nothing_that_was_kept(tmp_path, num_told):
         # The one that was being kept may be there or not, but not in part.
         assert len(lines_of(store)) - len(whole) in (0, 1)
         assert_sound(store)
-        store.keep(request_number(-1), reply_saying("it goes on"))
+        store.keep_many([(request_number(-1), reply_saying("it goes on"))])
         assert store.find(request_number(-1).key) is not None
 
 
@@ -319,7 +321,7 @@ def test_two_processes_write_five_hundred_rows_each(tmp_path):
 
 def test_threads_and_tasks_share_one_store(store):
     threads = [
-        threading.Thread(target=store.keep, args=(request_number(number), reply_saying("thread")))
+        threading.Thread(target=store.keep_many, args=([(request_number(number), reply_saying("thread"))],))
         for number in range(8)
     ]
     for thread in threads:
@@ -329,7 +331,7 @@ def test_threads_and_tasks_share_one_store(store):
 
     async def ask_all():
         async def ask(number):
-            await asyncio.to_thread(store.keep, request_number(number), reply_saying("task"))
+            await asyncio.to_thread(store.keep_many, [(request_number(number), reply_saying("task"))])
             return store.find(request_number(number).key)
 
         return await asyncio.gather(*map(ask, range(16)))
@@ -368,8 +370,8 @@ def test_importing_twice_adds_nothing(varied, tmp_path):
 
 def test_an_import_never_replaces_the_reply_that_is_used(store, tmp_path):
     with RequestStore(tmp_path / "other.sqlite") as other:
-        other.keep(request_number(), reply_saying("theirs"))
-        store.keep(request_number(), reply_saying("ours"))
+        other.keep_many([(request_number(), reply_saying("theirs"))])
+        store.keep_many([(request_number(), reply_saying("ours"))])
         store.import_lines(other.export_lines(), source="other")
     assert store.find(request_number().key) == reply_saying("ours")
     assert [(one.source, one.chosen) for one in store.attempts(request_number().key)] == [
@@ -389,7 +391,7 @@ def test_an_export_is_a_text_file_of_one_line_an_attempt(varied, tmp_path):
 
 
 def test_an_export_can_be_of_one_model_or_endpoint(varied):
-    varied.keep(request_number(endpoint="local:abc"), reply_saying("yes"))
+    varied.keep_many([(request_number(endpoint="local:abc"), reply_saying("yes"))])
     lines = lines_of(varied)
     written = list(varied.export_lines(model="written"))
     local = list(varied.export_lines(endpoint="local:abc"))
@@ -400,10 +402,10 @@ def test_an_export_can_be_of_one_model_or_endpoint(varied):
 
 def test_what_is_kept_during_an_export_isnt_in_it_and_doesnt_wait_for_it(store):
     for number in range(3):
-        store.keep(request_number(number), reply_saying("before"))
+        store.keep_many([(request_number(number), reply_saying("before"))])
     export = store.export_lines()
     first = next(export)
-    store.keep(request_number(9), reply_saying("meanwhile"))
+    store.keep_many([(request_number(9), reply_saying("meanwhile"))])
     assert len([first, *export]) == 3
     assert store.find(request_number(9).key) == reply_saying("meanwhile")
 
@@ -455,7 +457,7 @@ def spoilt(line, **changes):
 )
 def test_a_bad_line_is_named_and_the_good_ones_can_be_imported_again(store, tmp_path, spoil, told):
     for number in range(3):
-        store.keep(request_number(number), reply_saying("yes"))
+        store.keep_many([(request_number(number), reply_saying("yes"))])
     lines = lines_of(store)
     bad = [lines[0], "\n", spoil(lines[1]), lines[2]]
     with RequestStore(tmp_path / "copy.sqlite") as copy:
@@ -500,13 +502,13 @@ def test_statistics_add_up_and_an_unknown_cost_is_never_nothing(tmp_path):
     moments = iter(NOON + timedelta(minutes=minute) for minute in range(99))
     with RequestStore(tmp_path / "replies.sqlite", clock=lambda: next(moments)) as store:
         assert store.stats().rows == ()
-        store.keep(request_number(1), TeacherFailure("slow down", kind="rate"))
-        store.keep(request_number(1), TeacherFailure("slow down", kind="rate"))
-        store.keep(request_number(2), TeacherFailure("broke", kind="transient"))
-        store.keep(request_number(1), reply_saying("1", cost_usd=0.25))
-        store.keep(request_number(1), reply_saying("paid twice", cost_usd=0.5))
-        store.keep(request_number(2), reply_saying("2", cost_usd=None, tokens_out=None))
-        store.keep(request_number(3, model="other"), reply_saying("3", cost_usd=0.0))
+        store.keep_many([(request_number(1), TeacherFailure("slow down", kind="rate"))])
+        store.keep_many([(request_number(1), TeacherFailure("slow down", kind="rate"))])
+        store.keep_many([(request_number(2), TeacherFailure("broke", kind="transient"))])
+        store.keep_many([(request_number(1), reply_saying("1", cost_usd=0.25))])
+        store.keep_many([(request_number(1), reply_saying("paid twice", cost_usd=0.5))])
+        store.keep_many([(request_number(2), reply_saying("2", cost_usd=None, tokens_out=None))])
+        store.keep_many([(request_number(3, model="other"), reply_saying("3", cost_usd=0.0))])
         large, other = store.stats().rows
     assert (large.model, large.prompt, large.source) == ("large", "rewrite.v1", LIVE)
     assert (large.attempts, large.replies) == (6, 3)
@@ -518,8 +520,8 @@ def test_statistics_add_up_and_an_unknown_cost_is_never_nothing(tmp_path):
 
 
 def test_statistics_part_endpoints_models_prompts_and_sources(varied):
-    varied.keep(request_number(prompt="new.v1"), reply_saying("yes"))
-    varied.keep(request_number(endpoint="local:abc"), reply_saying("yes"))
+    varied.keep_many([(request_number(prompt="new.v1"), reply_saying("yes"))])
+    varied.keep_many([(request_number(endpoint="local:abc"), reply_saying("yes"))])
     rows = varied.stats().rows
     assert [(one.endpoint, one.model, one.prompt, one.source) for one in rows] == [
         ("http://localhost:8080/v1", "large", "new.v1", LIVE),
@@ -533,7 +535,7 @@ def test_statistics_part_endpoints_models_prompts_and_sources(varied):
 
 @pytest.mark.slow
 def test_memory_is_flat_while_twenty_thousand_rows_are_exported(store):
-    store.keep(request_number(), reply_saying("words " * 100))
+    store.keep_many([(request_number(), reply_saying("words " * 100))])
     connection = sqlite3.connect(store.path)
     columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(attempts)")]
     copied = {"number": "NULL", "id": "lower(hex(randomblob(16)))", "chosen": "0"}
@@ -578,7 +580,7 @@ def assert_told(path, match, *, busy_seconds=0.05):
     with RequestStore(path, busy_seconds=busy_seconds) as store:
         uses = (
             lambda: store.find("0" * 64),
-            lambda: store.keep(request_number(), reply_saying("yes")),
+            lambda: store.keep_many([(request_number(), reply_saying("yes"))]),
             lambda: store.stats(),
             lambda: lines_of(store),
         )
@@ -608,7 +610,7 @@ def test_another_programs_database_is_refused_and_left_alone(tmp_path):
 
 
 def test_a_newer_format_is_refused_and_left_alone(store):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     store.close()
     with sqlite3.connect(store.path) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -619,7 +621,7 @@ def test_a_newer_format_is_refused_and_left_alone(store):
 def test_an_empty_file_becomes_a_store(tmp_path):
     (tmp_path / "replies.sqlite").touch()
     with RequestStore(tmp_path / "replies.sqlite") as store:
-        store.keep(request_number(), reply_saying("yes"))
+        store.keep_many([(request_number(), reply_saying("yes"))])
         assert store.find(request_number().key) == reply_saying("yes")
 
 
@@ -640,7 +642,7 @@ def test_a_damaged_file_is_told(store):
 
 
 def test_a_row_that_was_edited_by_hand_is_told(store):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     with sqlite3.connect(store.path) as connection:
         connection.execute("UPDATE attempts SET reply = replace(reply, 'stop', 'done')")
     connection.close()
@@ -649,21 +651,21 @@ def test_a_row_that_was_edited_by_hand_is_told(store):
 
 
 def test_a_locked_file_is_told_after_a_while_and_can_still_be_read(store):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with RequestStore(store.path, busy_seconds=0.05) as waiting:
         with pytest.raises(StoreError, match=r"replies\.sqlite: another process keeps it locked; wait"):
-            waiting.keep(request_number(1), reply_saying("no"))
+            waiting.keep_many([(request_number(1), reply_saying("no"))])
         assert waiting.find(request_number().key) == reply_saying("yes")
         other.execute("ROLLBACK")
-        waiting.keep(request_number(1), reply_saying("now"))
+        waiting.keep_many([(request_number(1), reply_saying("now"))])
         assert waiting.find(request_number(1).key) == reply_saying("now")
     other.close()
 
 
 def test_a_file_locked_as_a_whole_is_told(store):
-    store.keep(request_number(), reply_saying("yes"))
+    store.keep_many([(request_number(), reply_saying("yes"))])
     store.close()
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -684,14 +686,14 @@ def test_a_full_disk_is_told_and_what_was_kept_stays(store, monkeypatch):
     num_kept = 0
     with pytest.raises(StoreError, match=r"replies\.sqlite: the disk is full; free some space"):
         while True:
-            store.keep(request_number(num_kept), reply_saying("words " * 500))
+            store.keep_many([(request_number(num_kept), reply_saying("words " * 500))])
             num_kept += 1
     assert num_kept > 5
     assert all(store.find(request_number(number).key) is not None for number in range(num_kept))
     assert store.find(request_number(num_kept).key) is None
     store.close()
     monkeypatch.undo()
-    store.keep(request_number(num_kept), reply_saying("there is space again"))
+    store.keep_many([(request_number(num_kept), reply_saying("there is space again"))])
     assert len(lines_of(store)) == num_kept + 1
 
 
@@ -699,7 +701,7 @@ def test_a_place_that_one_may_not_write_to_is_told():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with RequestStore(Path(folder) / "there.sqlite") as store:
-            store.keep(request_number(), reply_saying("yes"))
+            store.keep_many([(request_number(), reply_saying("yes"))])
         open_folder = Path(folder) / "open"
         open_folder.mkdir()
         shutil.copyfile(store.path, open_folder / "read-only.sqlite")
@@ -710,7 +712,7 @@ def test_a_place_that_one_may_not_write_to_is_told():
         for name in names:
             with ordinary_user(), RequestStore(Path(folder) / name) as store:
                 with pytest.raises(StoreError, match="that you may write to") as told:
-                    store.keep(request_number(1), reply_saying("no"))
+                    store.keep_many([(request_number(1), reply_saying("no"))])
                 assert folder in str(told.value)
                 assert "\n" not in str(told.value)
         Path(folder).chmod(0o755)

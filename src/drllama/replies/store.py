@@ -142,20 +142,11 @@ class RequestStore:
         """
         return self._select("SELECT * FROM attempts WHERE key = ? ORDER BY number", key, attempt_of)
 
-    def keep(self, request: TeacherRequest, outcome: Reply | TeacherFailure) -> None:
-        """Keep one attempt, a failed one too; when this returns, a power cut doesn't lose it.
-
-        The first reply to a key stays the one that is found; a second is kept as an attempt.
-
-        Raises:
-            StoreError: the file can't be written to.
-        """
-        self.keep_many([(request, outcome)])
-
     def keep_many(self, attempts: Iterable[tuple[TeacherRequest, Reply | TeacherFailure]]) -> None:
-        """Keep several attempts for the price of one; when this returns, a power cut loses none of them.
+        """Keep attempts, several for the price of one; when this returns, a power cut loses none of them.
 
-        Until it returns, none may be used: either all are kept or, after an error or a kill, none.
+        Until it returns, none may be used: either all are kept or, after an error or a kill, none. Failed attempts are
+        kept too. The first reply to a key stays the one that is found; a second is kept as an attempt.
 
         Raises:
             StoreError: the file can't be written to.
