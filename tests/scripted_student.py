@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drllama.recipe import Finetune
 from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard
 
 POISON = "POISON"
@@ -26,6 +27,8 @@ class Script:
     failure: BaseException = field(default_factory=KeyboardInterrupt)
     dev_nats: list[float] = field(default_factory=list)
     """What dev comes to after each training, the next first; 0.1 when none is left."""
+    dev_of: Callable[[Finetune, int, int], float] | None = None
+    """Says from settings, seed and epoch what dev comes to; it goes before ``dev_nats``."""
     taught: list[list[str]] = field(default_factory=list)
     """The questions of each training."""
 
@@ -61,23 +64,29 @@ class ScriptedStudent:
             self._script.asked.append((self._who, example.question))
             yield self._answer(example)
 
-    def finetune(self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None) -> Finetuned:
+    def finetune(
+        self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None, stop_after=None
+    ) -> Finetuned:
         self._script.trainings += 1
         self._script.taught.append([example.question for example in train])
         nats = self._script.dev_nats.pop(0) if self._script.dev_nats else 0.1
-        (workspace / "adapter").mkdir(exist_ok=True)
-        ids = [example.id for example in (*train, *dev)]
-        (workspace / "adapter" / "note.json").write_text(json.dumps(ids), encoding="utf-8")
+        last = min(settings.epochs, stop_after or settings.epochs)
+        if last == settings.epochs:
+            (workspace / "adapter").mkdir(exist_ok=True)
+            ids = [example.id for example in (*train, *dev)]
+            (workspace / "adapter" / "note.json").write_text(json.dumps(ids), encoding="utf-8")
         epochs = []
-        for number in range(1, settings.epochs + 1):
+        for number in range(1, last + 1):
             progress.work(f"training, epoch {number}", len(train))
-            epochs.append(
-                Epoch(number=number, train_loss_nats=1 / number, dev_accuracy=1, dev_macro_f1=1, dev_nll_nats=nats)
-            )
+            if self._script.dev_of:
+                dev_nats = self._script.dev_of(settings, seed, number)
+                epochs.append(_epoch(number, math.exp(-dev_nats), dev_nats))
+            else:
+                epochs.append(_epoch(number, 1, nats))
         return Finetuned(
             epochs=tuple(epochs),
             chosen_epoch=1,
-            num_steps=settings.epochs * (updates_per_epoch or math.ceil(len(train) / settings.batch_size)),
+            num_steps=last * (updates_per_epoch or math.ceil(len(train) / settings.batch_size)),
             num_examples=len(train),
             left_out=(),
             truncated_examples=0,
@@ -111,6 +120,10 @@ class ScriptedStudent:
             truncated_tokens=0,
             note="the question alone doesn't fit" if choice is None else "",
         )
+
+
+def _epoch(number, share, nats):
+    return Epoch(number=number, train_loss_nats=1 / number, dev_accuracy=share, dev_macro_f1=share, dev_nll_nats=nats)
 
 
 def write_questions(path: Path, *, train=24, dev=6, test=12, labels=("yes", "no", "maybe"), extra=()):

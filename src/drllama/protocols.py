@@ -157,6 +157,7 @@ class Student(Protocol):
         settings: Finetune,
         seed: int,
         updates_per_epoch: int | None = None,
+        stop_after: int | None = None,
         workspace: Path,
         progress: Progress,
     ) -> Finetuned:
@@ -164,6 +165,9 @@ class Student(Protocol):
 
         ``updates_per_epoch`` says how long an epoch is, whatever the number of rows, so that students trained on more
         rows don't get more updates; None: one pass over the rows.
+
+        ``stop_after`` pauses after so many epochs: no adapter is left, the result tells of the epochs so far, and the
+        next call goes on as if nothing had been. None: all epochs.
 
         ``workspace`` outlives a kill: what the student keeps there lets the next call go on where this one ended,
         with the same adapter at the end, byte for byte.

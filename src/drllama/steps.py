@@ -10,7 +10,7 @@ from drllama.protocols import TRAINING_COST, Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.score import score
 from drllama.store import Step, Store
-from drllama.types import Example, Finetuned, Prediction, Splits, StudentCard, Task
+from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task
 
 # A change of what a step computes from the same input changes its number here, and with it the key of its results.
 _SCORING, _TRAINING = 1, 2
@@ -92,18 +92,48 @@ class Steps:
         """Return what training on these rows did; the adapter lies in the step's folder."""
 
         def work(workspace: Path) -> Finetuned:
-            return student.finetune(
-                train,
-                self._splits.dev,
-                settings=self._recipe.finetune,
-                # The same for all arms: they start alike, and the data's order is drawn alike.
-                seed=derive_seed(self._recipe.seed, "finetune"),
-                updates_per_epoch=self.updates_per_epoch,
-                workspace=workspace,
-                progress=progress,
-            )
+            return self._train(student, train, workspace, progress)
 
         return self._store.step("finetune", self.adapter_key(train), Finetuned, work, on_wait=progress.work)
+
+    def first_epochs(
+        self, student: Student, train: Sequence[Example], number: int, progress: Progress
+    ) -> Step[tuple[Epoch, ...]]:
+        """Return what the first epochs of training on these rows come to; ``finetuned`` goes on where they end."""
+        key = self.adapter_key(train)
+
+        def work(_: Path) -> tuple[Epoch, ...]:
+            if self._store.has("finetune", key):
+                return self.finetuned(student, train, progress).result.epochs[:number]
+
+            def part(workspace: Path) -> Finetuned:
+                return self._train(student, train, workspace, progress, stop_after=number)
+
+            return self._store.part("finetune", key, part, on_wait=progress.work).epochs
+
+        depends_on = {"finetune": fingerprint(key), "epochs": number}
+        return self._store.step("epochs", depends_on, tuple[Epoch, ...], work, on_wait=progress.work)
+
+    def _train(
+        self,
+        student: Student,
+        train: Sequence[Example],
+        workspace: Path,
+        progress: Progress,
+        *,
+        stop_after: int | None = None,
+    ) -> Finetuned:
+        return student.finetune(
+            train,
+            self._splits.dev,
+            settings=self._recipe.finetune,
+            # The same for all arms: they start alike, and the data's order is drawn alike.
+            seed=derive_seed(self._recipe.seed, "finetune"),
+            updates_per_epoch=self.updates_per_epoch,
+            stop_after=stop_after,
+            workspace=workspace,
+            progress=progress,
+        )
 
 
 def _content(examples: Sequence[Example]) -> str:

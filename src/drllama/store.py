@@ -10,7 +10,8 @@ import difflib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -66,27 +67,41 @@ class Store:
         """
         folder = self._folder(stage, fingerprint(depends_on))
         if not (folder / "step.json").is_file():
-            with disk_errors_told(folder):
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(folder.with_name(folder.name + ".lock"))
-                try:
-                    lock.acquire(timeout=0)
-                except Timeout:
-                    on_wait(f"another process is working on {folder.name}; waiting for it")
-                    lock.acquire()
-                try:
-                    if not (folder / "step.json").is_file():
-                        self._carry_out(stage, depends_on, folder, result_type, work)
-                finally:
-                    lock.release()
+            with self._alone(folder, on_wait):
+                if not (folder / "step.json").is_file():
+                    self._carry_out(stage, depends_on, folder, result_type, work)
         return self._read(folder, result_type)
+
+    def part(self, stage: str, depends_on: object, work: Callable[[Path], T], *, on_wait: Callable[[str], None]) -> T:
+        """Return what a part of a step's work gives; it is done in the step's folder, and the step stays unfinished.
+
+        Raises:
+            StoreError: the disk is full, or the folder can't be written to; what was finished is kept.
+        """
+        folder = self._folder(stage, fingerprint(depends_on))
+        with self._alone(folder, on_wait):
+            return work(_unfinished(folder))
+
+    @contextmanager
+    def _alone(self, folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+        with disk_errors_told(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder.with_name(folder.name + ".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                on_wait(f"another process is working on {folder.name}; waiting for it")
+                lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
 
     def _carry_out(
         self, stage: str, depends_on: object, folder: Path, result_type: type[T], work: Callable[[Path], T]
     ) -> None:
         began = time.monotonic()
-        unfinished = folder.with_name(folder.name + ".work")
-        unfinished.mkdir(exist_ok=True)
+        unfinished = _unfinished(folder)
         result = work(unfinished)
         write_whole(unfinished / "result.json", TypeAdapter(result_type).dump_json(result, indent=1))
         record = StepRecord(
@@ -203,6 +218,12 @@ class Store:
             raise StoreError(
                 f"{path}: can't be read as a run of format {FORMAT}; delete its folder and run again"
             ) from error
+
+
+def _unfinished(folder: Path) -> Path:
+    unfinished = folder.with_name(folder.name + ".work")
+    unfinished.mkdir(exist_ok=True)
+    return unfinished
 
 
 def ledger_lines(rows: Iterable[LedgerRow]) -> str:

@@ -38,7 +38,18 @@ from tiny_student import (
 GOLDEN = Path(__file__).parent / "golden" / "lora_losses.txt"
 
 
-def finetuned(folder, workspace, *, task=YES_NO_MAYBE, train=None, progress=None, seed=7, device="cpu", **settings):
+def finetuned(
+    folder,
+    workspace,
+    *,
+    task=YES_NO_MAYBE,
+    train=None,
+    progress=None,
+    seed=7,
+    device="cpu",
+    stop_after=None,
+    **settings,
+):
     """Train a fresh student in a workspace and return what it says of it."""
     train = questions(task.labels) if train is None else train
     return student_of(folder, task, device=device).finetune(
@@ -46,6 +57,7 @@ def finetuned(folder, workspace, *, task=YES_NO_MAYBE, train=None, progress=None
         questions(task.labels, count=3),
         settings=finetune_of(**settings),
         seed=seed,
+        stop_after=stop_after,
         workspace=workspace,
         progress=progress or Told(),
     )
@@ -318,6 +330,19 @@ def test_a_killed_training_ends_with_the_same_bytes(tiny_llama, tmp_path, monkey
     assert finetuned(tiny_llama, tmp_path, progress=last, **RESUMED) == undisturbed.told
     assert files_of(tmp_path / "adapter") == undisturbed.files
     assert steps + last.calls["training"] == 6, "no step was made twice"
+
+
+def test_a_training_paused_after_each_epoch_ends_with_the_same_bytes(tiny_llama, tmp_path, undisturbed):
+    first = finetuned(tiny_llama, tmp_path, stop_after=1, **RESUMED)
+    assert (first.epochs, first.num_steps) == (undisturbed.told.epochs[:1], 3)
+    assert not (tmp_path / "adapter").exists()
+    rest = Told()
+    assert finetuned(tiny_llama, tmp_path, progress=rest, **RESUMED) == undisturbed.told
+    assert files_of(tmp_path / "adapter") == undisturbed.files
+    assert rest.calls["training"] == 3, "no step was made twice"
+    again = Told()
+    told = finetuned(tiny_llama, tmp_path, stop_after=1, progress=again, **RESUMED)
+    assert (told.epochs, again.calls) == (first.epochs, {}), "what is known already is told"
 
 
 def test_a_training_killed_before_its_adapter_was_saved_is_not_repeated(tiny_llama, tmp_path, undisturbed):

@@ -77,6 +77,7 @@ class CausalStudent:
         settings: Finetune,
         seed: int,
         updates_per_epoch: int | None = None,
+        stop_after: int | None = None,
         workspace: Path,
         progress: Progress,
     ) -> Finetuned:
@@ -100,13 +101,15 @@ class CausalStudent:
             workspace=workspace,
             on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, progress),
             on_step=lambda activity, examples: progress.work(activity, examples * TRAINING_COST),
+            stop_after=stop_after,
         )
-        note = self._note(tuple(example.id for example in (*train, *dev)))
-        save_adapter(self._model, workspace / "adapter", note)
+        if len(epochs) == settings.epochs:
+            note = self._note(tuple(example.id for example in (*train, *dev)))
+            save_adapter(self._model, workspace / "adapter", note)
         return Finetuned(
             epochs=epochs,
             chosen_epoch=chosen,
-            num_steps=lesson.updates_per_epoch * settings.epochs,
+            num_steps=lesson.updates_per_epoch * len(epochs),
             num_examples=len(fitting),
             left_out=tuple(
                 f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)

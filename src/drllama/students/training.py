@@ -100,11 +100,13 @@ def train_adapter(
     workspace: Path,
     on_dev: Callable[[int, float], Epoch],
     on_step: Callable[[str, int], None],
+    stop_after: int | None = None,
 ) -> tuple[tuple[Epoch, ...], int]:
     """Train the model's adapter, leave the chosen epoch's weights in it, and return all epochs and the chosen one.
 
     ``on_dev(number, train_loss)`` scores dev; ``on_step(activity, examples)`` hears of each update. The checkpoint in
-    ``workspace`` is used if there is one.
+    ``workspace`` is used if there is one. ``stop_after`` ends the sitting after so many epochs; the learning rate stays
+    that of the whole training, so the next sitting goes on as if this one hadn't ended.
 
     Raises:
         StoreError: the checkpoint can't be read, or belongs to another lesson.
@@ -118,7 +120,8 @@ def train_adapter(
     story = checkpoint.load(weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
     example_weights, saved_at = lesson.weights(), time.monotonic()
     total = lesson.updates_per_epoch * lesson.settings.epochs
-    while story.step < total or len(story.epochs) < lesson.settings.epochs:
+    until = lesson.settings.epochs if stop_after is None else min(stop_after, lesson.settings.epochs)
+    while len(story.epochs) < until:
         number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.updates_per_epoch
         if at < lesson.updates_per_epoch:
             batch = lesson.batch(story.step)
@@ -136,7 +139,8 @@ def train_adapter(
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(best[name])
-    return tuple(story.epochs), _chosen(story.epochs, lesson.settings)
+    # A sitting that was to go further may have left more epochs than this one asks for.
+    return tuple(story.epochs[:until]), _chosen(story.epochs[:until], lesson.settings)
 
 
 def _update(
