@@ -199,3 +199,18 @@ def test_labels_that_need_an_end_of_text_are_refused_where_the_tokenizer_has_non
     assert encoder(endless, task=task_of("no", "yes")).label_tokens
     with pytest.raises(ModelError, match="'no' begins 'no effect'"):
         encoder(endless, task=task_of("no", "no effect"))
+
+
+def test_the_context_s_tokens_come_first_and_are_the_same_for_every_question_about_it(tokenizer):
+    made = encoder(tokenizer, max_tokens=256)
+    for context in ("It rose.", "It rose. Question: Did it? (0)", "试验发现了很小的效果"):
+        found = [made.encode(example(asked, context)) for asked in ("Did it?", "fell it", "(1) and what?", "有效吗？")]
+        assert len({one.tokens[: one.split] for one in found}) == 1
+        for one in found:
+            assert tokenizer.decode(one.tokens[: one.split]) == f"Context: {context}\n"
+            assert tokenizer.decode(one.tokens[one.split :]).startswith(f"Question: {one.example.question}\n")
+
+
+def test_where_no_context_comes_first_nothing_is_shared(tokenizer):
+    assert encoder(tokenizer).encode(example("Did it?")).split == 0
+    assert encoder(tokenizer, prompt="paper.v1").encode(example("Did it?", "It rose.")).split == 0

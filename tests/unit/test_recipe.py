@@ -174,6 +174,16 @@ def test_numbers_may_be_written_as_everybody_writes_them(read, text, value):
 
 
 @pytest.mark.parametrize(
+    ("method", "rate"), [("lora", 1e-3), ("alora", 5e-4), ("prefix", 5e-3), ("ia3", 5e-3), ("full", 2e-5)]
+)
+def test_a_method_brings_the_learning_rate_that_suits_it(read, method, rate):
+    resolved = read(BARE, f"finetune.method={method}")
+    assert resolved.recipe.finetune.learning_rate == rate
+    assert origins(resolved)["finetune.learning_rate"] == "default"
+    assert read(BARE, f"finetune.method={method}", "finetune.learning_rate=0.5").recipe.finetune.learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
     ("setting", "whole", "decimal"),
     [
         ("augment.sampling.temperature", "1", "1.0"),

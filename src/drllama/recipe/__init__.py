@@ -10,6 +10,7 @@ from drllama.recipe.filtering import (
     LabelKept,
     Leaks,
 )
+from drllama.recipe.methods import Alora, AnyMethod, Full, Ia3, Lora, Prefix
 from drllama.recipe.questions import (
     Columns,
     CsvFiles,
@@ -32,7 +33,6 @@ from drllama.recipe.reading import (
 from drllama.recipe.sections import (
     Evaluate,
     Finetune,
-    Lora,
     Recipe,
     Report,
     Student,
@@ -51,6 +51,8 @@ from drllama.recipe.teaching import (
 )
 
 __all__ = [
+    "Alora",
+    "AnyMethod",
     "Audit",
     "Augment",
     "Balance",
@@ -64,6 +66,8 @@ __all__ = [
     "Filters",
     "Finetune",
     "Form",
+    "Full",
+    "Ia3",
     "JsonlFiles",
     "Judge",
     "LabelKept",
@@ -72,6 +76,7 @@ __all__ = [
     "LocalTeacher",
     "Lora",
     "New",
+    "Prefix",
     "PubMedQA",
     "PubMedQADemo",
     "Recipe",

@@ -110,7 +110,8 @@ def resolve(
     except ValidationError as error:
         # Beside the file's own name "FILE line 3" is just "line 3".
         lines = {path: origin.removeprefix(f"{where} ") for path, origin in origins.items()}
-        told = [_told(one, lines) for one in error.errors()]
+        # A default that follows from a section which is itself wrong isn't a mistake of its own.
+        told = [_told(one, lines) for one in error.errors() if one["type"] != "default_factory_not_called"]
         raise RecipeError(f"{where}: {'; '.join(dict.fromkeys(told))}") from error
     settings = [
         Setting(path=path, value=value, came_from=origins.get(path, "default"))
@@ -232,8 +233,6 @@ def _told(error: Any, lines: Mapping[str, str]) -> str:  # noqa: ANN401  pydanti
 def _dotted(location: Sequence[str | int]) -> str:
     """Return a place as recipes name it; pydantic also names the members of unions, and a kind only among several."""
     parts = [str(part) for part in location if not re.fullmatch(r"str|(literal|tuple)\[.*\]", str(part))]
-    if parts[:2] == ["finetune", "method"] and parts[2:] not in ([], ["kind"]):
-        parts.insert(2, "lora")
     return ".".join(parts)
 
 

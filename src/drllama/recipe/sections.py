@@ -3,14 +3,16 @@
 The text under a field is its documentation everywhere.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from drllama.recipe.filtering import Filters
+from drllama.recipe.methods import AnyMethod, Lora
 from drllama.recipe.questions import AnySource, TaskSection
 from drllama.recipe.teaching import AnyTeacher, Audit, Augment
-from drllama.recipe.values import Real, Section, Whole, as_text, by_kind, named_kind
+from drllama.recipe.values import Real, Section, Whole, as_text
 
 
 class Student(Section):
@@ -39,23 +41,8 @@ class Student(Section):
         return {"model": value} if isinstance(value, str) else value
 
 
-class Lora(Section):
-    """Low-rank adaptation (Hu et al. 2021)."""
-
-    kind: Literal["lora"] = Field("lora", exclude=True)
-    rank: Whole = Field(4, ge=1)
-    """Rank of each update; the paper's is 4."""
-    alpha: Real = Field(64, gt=0)
-    """Updates are scaled by alpha / rank."""
-    dropout: Real = Field(0.0, ge=0, lt=1)
-    """Share of an adapter's inputs set to zero in training."""
-    targets: Literal["all-linear"] | tuple[str, ...] = ("q_proj", "v_proj")
-    """Names of the adapted modules, or ``all-linear``."""
-    top_layers: Whole | None = Field(None, ge=1)
-    """Adapt only so many layers, counted from the output; null: all. Fewer train faster."""
-
-
-AnyMethod = Annotated[Lora, BeforeValidator(named_kind), PlainSerializer(by_kind)]
+def _usual_learning_rate(settings: Mapping[str, Any]) -> float:
+    return float(settings["method"].usual_learning_rate)
 
 
 class Finetune(Section):
@@ -65,8 +52,8 @@ class Finetune(Section):
     """What is trained."""
     epochs: Whole = Field(3, ge=1)
     """Passes over the training examples."""
-    learning_rate: Real = Field(1e-3, gt=0)
-    """Highest learning rate of AdamW, reached after the warm-up."""
+    learning_rate: Real = Field(default_factory=_usual_learning_rate, gt=0)
+    """Highest learning rate of AdamW, reached after the warm-up; left out: the usual one of the method."""
     batch_size: Whole = Field(8, ge=1)
     """Examples behind each update."""
     micro_batch_size: Whole | None = Field(None, ge=1)

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from drllama.errors import ModelError, RecipeError
 from drllama.files import folder_whole
-from drllama.recipe import Lora
+from drllama.recipe import AnyMethod, Lora
 from drllama.types import Label
 
 NOTE, WEIGHTS, CONFIG = "drllama.json", "adapter_model.safetensors", "adapter_config.json"
@@ -43,12 +43,14 @@ class AdapterNote:
     """Ids of the training and dev examples: a test set that holds one of them isn't a test."""
 
 
-def with_new_adapter(model: Any, method: Lora, *, seed: int) -> Any:  # noqa: ANN401
+def with_new_adapter(model: Any, method: AnyMethod, *, seed: int) -> Any:  # noqa: ANN401
     """Return the model wrapped in a fresh adapter whose start depends on the seed alone, in evaluation mode.
 
     Raises:
         RecipeError: the model has no module of a target's name; the message lists those it has.
     """
+    if not isinstance(method, Lora):
+        raise RecipeError(f"finetune.method.{method.kind}: can't be trained yet; choose lora")
     config = peft.LoraConfig(
         task_type="CAUSAL_LM",
         r=method.rank,
@@ -56,6 +58,8 @@ def with_new_adapter(model: Any, method: Lora, *, seed: int) -> Any:  # noqa: AN
         lora_dropout=method.dropout,
         target_modules=_targets(model, method),
         layers_to_transform=_top_layers(model, method.top_layers),
+        use_rslora=method.scaling == "rank-stabilized",
+        use_dora=method.dora,
     )
     with torch.random.fork_rng(), _peft_warnings_off():
         torch.manual_seed(seed)

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
+from os.path import commonprefix
 from typing import Any, Literal
 
 from drllama.errors import ModelError
@@ -18,6 +20,9 @@ class Encoded:
     example: Example
     tokens: tuple[int, ...]
     """The whole input; the answer's first token would come next."""
+    split: int
+    """How many of the tokens stand before the question's part: the context's, the same for every question about it.
+    0 where the context doesn't come first, or there is none."""
     truncated_tokens: int
     """Tokens of the context that were cut off."""
 
@@ -42,6 +47,9 @@ class Encoder:
     keep_context: Literal["start", "end"]
     label_tokens: Mapping[Label, tuple[int, ...]]
     """The tokens of each label's words as they follow the prompt."""
+    opening: tuple[int, ...]
+    """The tokens with which the question's part begins, whatever context and question; none where the context doesn't
+    come first."""
 
     def encode(self, example: Example) -> Encoded | Unfit:
         """Return the example's tokens, the context cut at a sentence boundary where it is too long.
@@ -51,7 +59,7 @@ class Encoder:
         room = self.max_tokens - max(map(len, self.label_tokens.values()))
         whole = self._tokens(example, example.context)
         if len(whole) <= room:
-            return Encoded(example=example, tokens=whole, truncated_tokens=0)
+            return self._encoded(example, whole, truncated_tokens=0)
         bare = self._tokens(example, "")
         if len(bare) > room:
             reason = f"the question alone has {len(bare)} tokens, student.max_tokens is {self.max_tokens}"
@@ -61,7 +69,14 @@ class Encoder:
         if not kept:
             kept = self._most_that_fit(example, list(pieces[0 if self.keep_context == "start" else -1]), room)
         tokens = self._tokens(example, kept)
-        return Encoded(example=example, tokens=tokens, truncated_tokens=len(whole) - len(tokens))
+        return self._encoded(example, tokens, truncated_tokens=len(whole) - len(tokens))
+
+    def _encoded(self, example: Example, tokens: tuple[int, ...], *, truncated_tokens: int) -> Encoded:
+        # The last of several places, as PEFT looks for it: a context may hold the opening words too.
+        size = len(self.opening)
+        places = [at for at in range(len(tokens) - size + 1) if size and tokens[at : at + size] == self.opening]
+        split = places[-1] if places else 0
+        return Encoded(example=example, tokens=tokens, split=split, truncated_tokens=truncated_tokens)
 
     def _most_that_fit(self, example: Example, pieces: Sequence[str], room: int) -> str:
         """Return as many pieces, joined, as leave the input within ``room`` tokens, found by bisection."""
@@ -94,6 +109,7 @@ def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: St
         max_tokens=settings.max_tokens,
         keep_context=settings.keep_context,
         label_tokens=_label_tokens(tokenizer, prompt, task),
+        opening=_opening(tokenizer, prompt),
     )
 
 
@@ -126,6 +142,18 @@ def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Lab
             )
         words = {label: (*tokens, int(tokenizer.eos_token_id)) for label, tokens in words.items()}
     return words
+
+
+def _opening(tokenizer: Any, prompt: StudentPrompt) -> tuple[int, ...]:  # noqa: ANN401
+    # Found by comparing: slow tokenizers don't tell which token stands for which letters, and what stands between
+    # context and question may merge with the end of the one or the start of the other.
+    contexts, asked = ("It rose.", "Nobody knows", "No (0)", "很小。"), ("Did it?", "what for?", "(1) fell", "有效吗？")
+    by_question = [_token_ids(tokenizer, prompt.render(question=one, context=contexts[0])) for one in asked]
+    by_context = [_token_ids(tokenizer, prompt.render(question=asked[0], context=one))[::-1] for one in contexts]
+    end = len(commonprefix(by_question))
+    start = len(by_question[0]) - len(commonprefix(by_context))
+    # Without the line's end: a question that has no context begins the input.
+    return tuple(dropwhile(lambda token: not tokenizer.decode([token]).strip(), by_question[0][start:end]))
 
 
 def _token_ids(tokenizer: Any, text: str) -> tuple[int, ...]:  # noqa: ANN401  transformers' tokenizers have no common type
