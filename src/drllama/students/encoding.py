@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
-from os.path import commonprefix
+from itertools import dropwhile, takewhile
 from typing import Any, Literal
 
 from drllama.errors import ModelError
@@ -150,10 +149,15 @@ def _opening(tokenizer: Any, prompt: StudentPrompt) -> tuple[int, ...]:  # noqa:
     contexts, asked = ("It rose.", "Nobody knows", "No (0)", "很小。"), ("Did it?", "what for?", "(1) fell", "有效吗？")
     by_question = [_token_ids(tokenizer, prompt.render(question=one, context=contexts[0])) for one in asked]
     by_context = [_token_ids(tokenizer, prompt.render(question=asked[0], context=one))[::-1] for one in contexts]
-    end = len(commonprefix(by_question))
-    start = len(by_question[0]) - len(commonprefix(by_context))
+    end = _num_alike(by_question)
+    start = len(by_question[0]) - _num_alike(by_context)
     # Without the line's end: a question that has no context begins the input.
     return tuple(dropwhile(lambda token: not tokenizer.decode([token]).strip(), by_question[0][start:end]))
+
+
+def _num_alike(rows: Sequence[Sequence[int]]) -> int:
+    """Return how many first tokens all rows share."""
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
 
 
 def _token_ids(tokenizer: Any, text: str) -> tuple[int, ...]:  # noqa: ANN401  transformers' tokenizers have no common type
