@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drllama.recipe import Finetune
-from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard
+from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard, TrainingRow
 
 POISON = "POISON"
 """A question that holds this word doesn't fit the scripted student."""
@@ -31,6 +31,10 @@ class Script:
     """Says from settings, seed and epoch what dev comes to; it goes before ``dev_nats``."""
     taught: list[list[str]] = field(default_factory=list)
     """The questions of each training."""
+    lessons: list[list[TrainingRow]] = field(default_factory=list)
+    """The rows of each training."""
+    seeds: list[int] = field(default_factory=list)
+    """Of each training."""
 
     def make_student(self, recipe, task):
         return ScriptedStudent(recipe=recipe, task=task, script=self)
@@ -68,12 +72,14 @@ class ScriptedStudent:
         self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None, stop_after=None
     ) -> Finetuned:
         self._script.trainings += 1
-        self._script.taught.append([example.question for example in train])
+        self._script.taught.append([row.example.question for row in train])
+        self._script.lessons.append(list(train))
+        self._script.seeds.append(seed)
         nats = self._script.dev_nats.pop(0) if self._script.dev_nats else 0.1
         last = min(settings.epochs, stop_after or settings.epochs)
         if last == settings.epochs:
             (workspace / "adapter").mkdir(exist_ok=True)
-            ids = [example.id for example in (*train, *dev)]
+            ids = [example.id for example in (*(row.example for row in train), *dev)]
             (workspace / "adapter" / "note.json").write_text(json.dumps(ids), encoding="utf-8")
         epochs = []
         for number in range(1, last + 1):

@@ -13,7 +13,7 @@ import transformers
 from drllama.prompts import student_prompt
 from drllama.recipe import Finetune, Student
 from drllama.students.causal import CausalStudent
-from drllama.types import Example, Original, Task
+from drllama.types import Example, Original, Task, TrainingRow
 
 # Enough repetition that " yes", " no", " maybe" and " A" to " D" are one token each, and " not sure" is not.
 _TEXTS = (
@@ -115,6 +115,11 @@ def questions(labels=("yes", "no", "maybe"), *, count=11):
             example(f"Did the pain of patient {number} fall?", context.strip(), label=labels[number % len(labels)])
         )
     return found
+
+
+def rows_of(examples):
+    """Return the examples as rows to train on, each of weight 1."""
+    return [TrainingRow(example=one) for one in examples]
 
 
 def student_of(folder, task=YES_NO_MAYBE, *, batch_size=8, **settings):

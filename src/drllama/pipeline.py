@@ -1,6 +1,6 @@
 """The story of a run, one line a stage; what takes long is kept by ``steps``, what a teacher said by ``replies``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -19,7 +19,7 @@ from drllama.stages.evaluate import evaluate
 from drllama.stages.guard import audit_leaks, refuse_leaks
 from drllama.stages.score import refuse_seen
 from drllama.stats import compare_accuracy
-from drllama.steps import Steps
+from drllama.steps import Steps, Training
 from drllama.store import Store, ledger_lines
 from drllama.types import (
     Arm,
@@ -39,6 +39,7 @@ from drllama.types import (
     StepRecord,
     Task,
     Taught,
+    TrainingRow,
 )
 
 
@@ -70,7 +71,7 @@ def run(
     if store.has_run(run_id):
         return store.run(run_id)
     leaks = _guarded(scene, arms, run_id, store)
-    progress.expect(scene.steps.work_ahead(arms.values(), splits.test, *([splits.dev] if taught else [])))
+    progress.expect(_ahead(scene, arms.values(), splits.test, *([splits.dev] if taught else [])))
 
     untrained = scene.steps.scored(scene.student, splits.test, "the untrained student", progress)
     if taught:
@@ -116,7 +117,7 @@ def audit(
     if not with_student:
         return found
     scene = _scene(recipe, lesson.splits, lesson.task, store, progress)
-    progress.expect(scene.steps.work_ahead((), lesson.splits.dev))
+    progress.expect(scene.steps.score_ahead(lesson.splits.dev))
     return _beside(scene, found)
 
 
@@ -146,8 +147,7 @@ def evaluate_run(
     seen = student.wear(store.step_folder(finished, trained.adapter) / "adapter")
     refuse_seen(seen, asked, where=f"run {finished.id}, split {split}")
     steps = Steps(recipe, splits, finished.task, student.card, store)
-    is_kept = store.has("score", steps.score_key(asked, trained.adapter.key))
-    progress.expect(0 if is_kept else len(asked))
+    progress.expect(steps.score_ahead(asked, trained.adapter.key))
     answers = steps.scored(student, asked, "the fine-tuned student", progress, trained.adapter.key)
     return evaluate(
         {trained.system: answers.result},
@@ -259,7 +259,7 @@ def _taught(
 
 def _run_id(scene: _Scene, arms: Mapping[ArmName, Sequence[Example]], taught: Taught | None) -> str:
     """Return a name that changes with the settings, the questions, what is trained on and what the teacher said."""
-    adapters = [fingerprint(scene.steps.adapter_key(rows)) for rows in arms.values()]
+    adapters = [fingerprint(scene.steps.adapter_key(_training(scene, rows))) for rows in arms.values()]
     asked = scene.steps.score_key(scene.splits.test)
     settings = scene.recipe.model_dump(mode="json")
     return f"{scene.recipe.name}-{fingerprint([settings, asked, adapters, _answers(taught)])[:8]}"
@@ -287,7 +287,7 @@ def _answers(taught: Taught | None) -> list[list[str | None]]:
 
 def _trained(scene: _Scene, name: ArmName, rows: Sequence[Example]) -> _Trained:
     steps, student, test = scene.steps, scene.student, scene.splits.test
-    tuned = steps.finetuned(student, rows, scene.progress)
+    tuned = steps.finetuned(student, _training(scene, rows), scene.progress)
     refuse_seen(student.wear(tuned.folder / "adapter"), test, where=scene.recipe.name)
     scored = steps.scored(student, test, f"the {SYSTEMS[name]} student", scene.progress, tuned.record.key)
     arm = Arm(
@@ -298,6 +298,19 @@ def _trained(scene: _Scene, name: ArmName, rows: Sequence[Example]) -> _Trained:
         adapter=tuned.record,
     )
     return _Trained(arm=arm, answers=scored.result, scoring=scored.record)
+
+
+def _training(scene: _Scene, rows: Sequence[Example]) -> Training:
+    return scene.steps.training([TrainingRow(example=one) for one in rows])
+
+
+def _ahead(scene: _Scene, arms: Iterable[Sequence[Example]], *bare: Sequence[Example]) -> float:
+    steps, ahead = scene.steps, 0.0
+    for rows in arms:
+        training = _training(scene, rows)
+        ahead += steps.training_ahead(training)
+        ahead += steps.score_ahead(scene.splits.test, fingerprint(steps.adapter_key(training)))
+    return ahead + sum(map(steps.score_ahead, bare))
 
 
 def _beside(scene: _Scene, audited: Audit) -> Audit:

@@ -20,6 +20,7 @@ from drllama.types import (
     StudentCard,
     Task,
     TeacherRequest,
+    TrainingRow,
 )
 
 # A training step's forward and backward pass, in forward passes; measured 2.0 to 2.6 with LoRA in all layers.
@@ -151,7 +152,7 @@ class Student(Protocol):
 
     def finetune(
         self,
-        train: Sequence[Example],
+        train: Sequence[TrainingRow],
         dev: Sequence[Example],
         *,
         settings: Finetune,

@@ -11,9 +11,9 @@ from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe, Select
 from drllama.stages.arms import rows_of, worth_on_dev
 from drllama.stages.select import chosen_examples, folds_of
-from drllama.steps import Steps
+from drllama.steps import Steps, Training
 from drllama.store import Store
-from drllama.types import ArmName, Candidate, Example, Prediction, Round, Splits, Task
+from drllama.types import ArmName, Candidate, Example, Prediction, Round, Splits, Task, TrainingRow
 
 
 class WeakSpots:
@@ -69,9 +69,9 @@ class WeakSpots:
         worth = None
         if self._settings.rounds > 1:
             steps = self._steps(self._splits)
-            rows = rows_of(ArmName.COMBINED, self._splits.train, kept)
-            self._progress.expect(steps.training_ahead(rows))
-            worth = worth_on_dev(steps.finetuned(self._student, rows, self._progress).result, self._recipe.finetune)
+            training = _training(steps, rows_of(ArmName.COMBINED, self._splits.train, kept))
+            self._progress.expect(steps.training_ahead(training))
+            worth = worth_on_dev(steps.finetuned(self._student, training, self._progress).result, self._recipe.finetune)
         self._rounds[-1] = Round(number=last.number, num_chosen=last.num_chosen, num_kept=len(kept), dev=worth)
         if worth is None or (self._best is not None and worth <= self._best[0]):
             return False
@@ -86,11 +86,10 @@ class WeakSpots:
         except ValueError as error:
             raise DataError(f"augment.select.folds {self._settings.folds}: {error}; set it lower") from error
         lessons = [(part, self._without(part, kept)) for part in parts]
-        self._progress.expect(sum(self._steps(rest).training_ahead(rows) + len(part) for part, (rest, rows) in lessons))
+        self._progress.expect(sum(steps.training_ahead(lesson) + len(part) for part, (steps, lesson) in lessons))
         answers: dict[int, Prediction] = {}
-        for number, (part, (rest, rows)) in enumerate(lessons, start=1):
-            steps = self._steps(rest)
-            tuned = steps.finetuned(self._student, rows, self._progress)
+        for number, (part, (steps, lesson)) in enumerate(lessons, start=1):
+            tuned = steps.finetuned(self._student, lesson, self._progress)
             self._student.wear(tuned.folder / "adapter")
             asked = [train[place] for place in part]
             who = f"the training questions of part {number} of {len(parts)}"
@@ -98,14 +97,19 @@ class WeakSpots:
             answers.update(zip(part, found.result, strict=True))
         return [answers[place] for place in range(len(train))]
 
-    def _without(self, part: Sequence[int], kept: Sequence[Candidate]) -> tuple[Splits, tuple[Example, ...]]:
+    def _without(self, part: Sequence[int], kept: Sequence[Candidate]) -> tuple[Steps, Training]:
         train = self._splits.train
         left_out = {train[place].group for place in part}
         rest = Splits(
             train=tuple(one for one in train if one.group not in left_out), dev=self._splits.dev, test=self._splits.test
         )
         written = [one for one in kept if one.example.group not in left_out]
-        return rest, rows_of(ArmName.COMBINED, rest.train, written)
+        steps = self._steps(rest)
+        return steps, _training(steps, rows_of(ArmName.COMBINED, rest.train, written))
 
     def _steps(self, splits: Splits) -> Steps:
         return Steps(self._recipe, splits, self._task, self._student.card, self._store)
+
+
+def _training(steps: Steps, rows: Sequence[Example]) -> Training:
+    return steps.training([TrainingRow(example=one) for one in rows])

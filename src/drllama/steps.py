@@ -1,6 +1,7 @@
 """The steps of a run that take long: each is kept under the fingerprint of all that its result depends on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -10,10 +11,22 @@ from drllama.protocols import TRAINING_COST, Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.score import score
 from drllama.store import Step, Store
-from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task
+from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task, TrainingRow
 
 # A change of what a step computes from the same input changes its number here, and with it the key of its results.
-_SCORING, _TRAINING = 1, 2
+_SCORING, _TRAINING = 2, 3
+_IN_THE_ROWS = {"synthetic_weight", "soft_labels"}
+"""Settings of training that say what rows weigh and teach: the rows in a key hold it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What one student is trained on, for how long, and with which luck."""
+
+    rows: tuple[TrainingRow, ...]
+    updates_per_epoch: int
+    seed: int = 1
+    """Which of the recipe's students, from 1: those with the same number start alike and draw alike."""
 
 
 class Steps:
@@ -21,11 +34,10 @@ class Steps:
 
     def __init__(self, recipe: Recipe, splits: Splits, task: Task, card: StudentCard, store: Store) -> None:
         self._recipe, self._splits, self._store = recipe, splits, store
+        self._machine = {"dtype": card.dtype, "device": card.device.partition(",")[0]}
         self._student = {
             "weights": card.weights_sha256,
             "tokenizer": card.tokenizer_sha256,
-            "dtype": card.dtype,
-            "device": card.device.partition(",")[0],
             "prompt": student_prompt(recipe.student.prompt).sha256,
             "max_tokens": recipe.student.max_tokens,
             "keep_context": recipe.student.keep_context,
@@ -34,45 +46,49 @@ class Steps:
 
     @property
     def updates_per_epoch(self) -> int:
-        """Return the updates of one pass over the real rows: every arm gets as many."""
-        return ceil(len(self._splits.train) / self._recipe.finetune.batch_size)
+        """Return the updates of an epoch of arms with equal updates: of a pass over the real rows, if nothing else."""
+        settings = self._recipe.finetune
+        if settings.updates is not None:
+            return ceil(settings.updates / settings.epochs)
+        return self.updates_of_pass(len(self._splits.train))
 
-    def adapter_key(self, train: Sequence[Example]) -> dict[str, object]:
-        """Return what an adapter trained on these rows depends on."""
-        return {
-            "code": _TRAINING,
-            "student": self._student,
-            "train": _content(train),
-            "dev": _content(self._splits.dev),
-            # An update is the same whatever the micro batch is, up to rounding.
-            "settings": self._recipe.finetune.model_dump(mode="json", exclude={"micro_batch_size"}),
-            "updates_per_epoch": self.updates_per_epoch,
-            "seed": self._recipe.seed,
-        }
+    def updates_of_pass(self, num_rows: int) -> int:
+        """Return the updates of one pass over so many rows."""
+        return ceil(num_rows / self._recipe.finetune.batch_size)
+
+    def training(self, rows: Sequence[TrainingRow], *, seed: int = 1) -> Training:
+        """Return the training on these rows with as many updates as all others."""
+        return Training(rows=tuple(rows), updates_per_epoch=self.updates_per_epoch, seed=seed)
+
+    def adapter_key(self, training: Training) -> dict[str, object]:
+        """Return what an adapter depends on."""
+        return {**self._lesson_key(training), "machine": self._machine}
 
     def score_key(self, asked: Sequence[Example], adapter_key: str | None = None) -> dict[str, object]:
         """Return what the answers of a student depend on; None: of the bare one."""
         worn = {} if adapter_key is None else {"adapter": adapter_key}
-        return {**worn, "code": _SCORING, "student": self._student, "asked": _content(asked)}
+        return {**worn, **self._asking_key(asked), "machine": self._machine}
 
-    def work_ahead(self, arms: Iterable[Sequence[Example]], *bare: Sequence[Example]) -> float:
-        """Return the forward passes ahead: of training and testing arms, and of asking the bare student."""
-        test = self._splits.test
-        ahead = 0.0
-        for asked in bare:
-            ahead += 0 if self._store.has("score", self.score_key(asked)) else len(asked)
-        for train in arms:
-            key = self.adapter_key(train)
-            ahead += 0 if self._store.has("score", self.score_key(test, fingerprint(key))) else len(test)
-            ahead += self.training_ahead(train)
-        return ahead
+    def cell_key(self, trainings: Sequence[Training]) -> dict[str, object]:
+        """Return what a cell depends on, whatever the machine: what is tried on dev, and the test questions."""
+        return {
+            "lessons": [self._lesson_key(one) for one in trainings],
+            "asked": self._asking_key(self._splits.test),
+            # A number format that was asked for counts; the machine's own choice belongs to the machine.
+            "dtype": self._recipe.student.dtype,
+        }
 
-    def training_ahead(self, train: Sequence[Example]) -> float:
-        """Return the forward passes that training on these rows takes, 0 if it is done."""
-        if self._store.has("finetune", self.adapter_key(train)):
+    def score_ahead(self, asked: Sequence[Example], adapter_key: str | None = None) -> float:
+        """Return the forward passes that asking a student takes, 0 if it is done."""
+        return 0 if self._store.has("score", self.score_key(asked, adapter_key)) else len(asked)
+
+    def training_ahead(self, training: Training) -> float:
+        """Return the forward passes that a training takes, 0 if it is done."""
+        if self._store.has("finetune", self.adapter_key(training)):
             return 0
         settings = self._recipe.finetune
-        seen = min(len(train), self.updates_per_epoch * settings.batch_size)
+        passes = training.updates_per_epoch / self.updates_of_pass(len(training.rows))
+        seen = passes * len(training.rows)
         return settings.epochs * (seen * TRAINING_COST + len(self._splits.dev))
 
     def scored(
@@ -88,26 +104,26 @@ class Steps:
         key = self.score_key(asked, adapter_key)
         return self._store.step("score", key, tuple[Prediction, ...], work, on_wait=progress.work)
 
-    def finetuned(self, student: Student, train: Sequence[Example], progress: Progress) -> Step[Finetuned]:
-        """Return what training on these rows did; the adapter lies in the step's folder."""
+    def finetuned(self, student: Student, training: Training, progress: Progress) -> Step[Finetuned]:
+        """Return what a training did; the adapter lies in the step's folder."""
 
         def work(workspace: Path) -> Finetuned:
-            return self._train(student, train, workspace, progress)
+            return self._train(student, training, workspace, progress)
 
-        return self._store.step("finetune", self.adapter_key(train), Finetuned, work, on_wait=progress.work)
+        return self._store.step("finetune", self.adapter_key(training), Finetuned, work, on_wait=progress.work)
 
     def first_epochs(
-        self, student: Student, train: Sequence[Example], number: int, progress: Progress
+        self, student: Student, training: Training, number: int, progress: Progress
     ) -> Step[tuple[Epoch, ...]]:
-        """Return what the first epochs of training on these rows come to; ``finetuned`` goes on where they end."""
-        key = self.adapter_key(train)
+        """Return what the first epochs of a training come to; ``finetuned`` goes on where they end."""
+        key = self.adapter_key(training)
 
         def work(_: Path) -> tuple[Epoch, ...]:
             if self._store.has("finetune", key):
-                return self.finetuned(student, train, progress).result.epochs[:number]
+                return self.finetuned(student, training, progress).result.epochs[:number]
 
             def part(workspace: Path) -> Finetuned:
-                return self._train(student, train, workspace, progress, stop_after=number)
+                return self._train(student, training, workspace, progress, stop_after=number)
 
             return self._store.part("finetune", key, part, on_wait=progress.work).epochs
 
@@ -117,23 +133,43 @@ class Steps:
     def _train(
         self,
         student: Student,
-        train: Sequence[Example],
+        training: Training,
         workspace: Path,
         progress: Progress,
         *,
         stop_after: int | None = None,
     ) -> Finetuned:
         return student.finetune(
-            train,
+            training.rows,
             self._splits.dev,
             settings=self._recipe.finetune,
-            # The same for all arms: they start alike, and the data's order is drawn alike.
-            seed=derive_seed(self._recipe.seed, "finetune"),
-            updates_per_epoch=self.updates_per_epoch,
+            seed=self._seed(training),
+            updates_per_epoch=training.updates_per_epoch,
             stop_after=stop_after,
             workspace=workspace,
             progress=progress,
         )
+
+    def _lesson_key(self, training: Training) -> dict[str, object]:
+        return {
+            "code": _TRAINING,
+            "student": self._student,
+            "train": fingerprint([[_content([row.example]), row.weight, row.shares] for row in training.rows]),
+            "dev": _content(self._splits.dev),
+            # An update is the same whatever the micro batch is, up to rounding.
+            "settings": self._recipe.finetune.model_dump(
+                mode="json", exclude={"micro_batch_size", "updates", *_IN_THE_ROWS}
+            ),
+            "updates_per_epoch": training.updates_per_epoch,
+            "seed": self._seed(training),
+        }
+
+    def _asking_key(self, asked: Sequence[Example]) -> dict[str, object]:
+        return {"code": _SCORING, "student": self._student, "asked": _content(asked)}
+
+    def _seed(self, training: Training) -> int:
+        """Return the seed of a student: the same for all arms, which so start alike, and draw the order alike."""
+        return derive_seed(self._recipe.seed, "finetune", training.seed)
 
 
 def _content(examples: Sequence[Example]) -> str:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import tiny_student
-from tiny_student import Told, finetune_of, questions, student_of, task_of
+from tiny_student import Told, finetune_of, questions, rows_of, student_of, task_of
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,7 +36,7 @@ def adapter_for(tiny_gpt2, tmp_path_factory):
         asked, targets = questions(labels, count=4), ("c_attn",) if folder == tiny_gpt2 else ("q_proj", "v_proj")
         settings = finetune_of({"targets": targets}, epochs=1, batch_size=2, learning_rate=0.1)
         student_of(folder, task_of(*labels)).finetune(
-            asked, asked[:1], settings=settings, seed=5, workspace=workspace, progress=Told()
+            rows_of(asked), asked[:1], settings=settings, seed=5, workspace=workspace, progress=Told()
         )
         return workspace / "adapter"
 

@@ -18,6 +18,7 @@ from tiny_student import (
     plain_model,
     plain_tokens,
     questions,
+    rows_of,
     student_of,
     task_of,
 )
@@ -25,7 +26,7 @@ from tiny_student import (
 
 def finetune(student, workspace, *, lora=None, **settings):
     student.finetune(
-        questions(count=4),
+        rows_of(questions(count=4)),
         questions(count=2),
         settings=finetune_of(lora, epochs=1, batch_size=2, **settings),
         seed=5,

@@ -17,6 +17,7 @@ from tiny_student import (
     plain_model,
     plain_tokens,
     questions,
+    rows_of,
     student_of,
     task_of,
 )
@@ -115,7 +116,7 @@ def test_a_label_that_begins_another_is_not_favoured_for_being_shorter(tiny_llam
     assert all(after[one.id]["no"] < before[one.id]["no"] for one in asked), "closed by the end of text"
     # Unclosed, "no" could never lose: whatever the student learns, it holds all the probability of "no effect" too.
     settings = finetune_of({"targets": "all-linear", "rank": 8}, epochs=4, learning_rate=0.05)
-    closed.finetune(asked, asked[:1], settings=settings, seed=1, workspace=tmp_path, progress=Told())
+    closed.finetune(rows_of(asked), asked[:1], settings=settings, seed=1, workspace=tmp_path, progress=Told())
     assert {found.choice for found in closed.score(asked)} == {"no effect"}
 
 

@@ -31,6 +31,7 @@ from tiny_student import (
     plain_model,
     plain_tokens,
     questions,
+    rows_of,
     student_of,
     task_of,
 )
@@ -53,7 +54,7 @@ def finetuned(
     """Train a fresh student in a workspace and return what it says of it."""
     train = questions(task.labels) if train is None else train
     return student_of(folder, task, device=device).finetune(
-        train,
+        rows_of(train),
         questions(task.labels, count=3),
         settings=finetune_of(**settings),
         seed=seed,
@@ -80,11 +81,17 @@ def lesson_of(*, examples=None, seed=3, updates=8, **settings):
     ]
     return Lesson(
         examples=encoded,
+        rows=rows_of(examples),
         label_tokens={"yes": (2,), "no": (3,), "maybe": (4,)},
         settings=finetune_of(**settings),
         seed=seed,
         updates_per_epoch=updates,
     )
+
+
+def weights_in(lesson):
+    """Return what each example weighs."""
+    return [sum(weight for _, weight in parts) for parts in lesson.parts()]
 
 
 # The loss
@@ -109,12 +116,12 @@ def test_the_loss_is_that_of_a_naive_computation(tiny_llama, tmp_path, task, cla
 
 def test_balanced_weights_give_each_label_the_same_share_and_a_mean_of_1():
     train = questions(("yes", "yes", "yes", "no", "maybe"), count=25)
-    weights = lesson_of(examples=train, class_weights="balanced").weights()
+    weights = weights_in(lesson_of(examples=train, class_weights="balanced"))
     assert sum(weights) == pytest.approx(len(weights))
     for label in YES_NO_MAYBE.labels:
         of_label = [weight for weight, one in zip(weights, train, strict=True) if one.label == label]
         assert sum(of_label) == pytest.approx(len(train) / 3)
-    assert set(lesson_of(examples=train).weights()) == {1.0}
+    assert set(weights_in(lesson_of(examples=train))) == {1.0}
 
 
 @pytest.mark.parametrize("batch_size", [8, 5], ids=["one step", "steps that leave a rest"])
@@ -154,7 +161,7 @@ def test_training_learns_a_rule_that_can_be_learnt(tiny_llama, tmp_path):
     asked = [example("Did it rise?", context, label=label) for context, label in facts]
     student = student_of(tiny_llama, task_of("yes", "no"))
     told = student.finetune(
-        asked[:20],
+        rows_of(asked[:20]),
         asked[20:],
         settings=finetune_of(
             {"rank": 4, "targets": "all-linear"}, epochs=6, choose_epoch_by="accuracy", learning_rate=0.02
@@ -191,7 +198,7 @@ def test_updates_go_through_pass_after_pass_however_long_an_epoch_is(updates):
 
 def test_more_rows_get_as_many_updates_as_are_asked_for(tiny_llama, tmp_path):
     found = student_of(tiny_llama).finetune(
-        questions(count=12),
+        rows_of(questions(count=12)),
         questions(count=2),
         settings=finetune_of(batch_size=4, epochs=2),
         seed=1,
@@ -357,7 +364,7 @@ def test_one_student_trained_twice_gives_the_same_bytes(tiny_llama, tmp_path, un
     student = student_of(tiny_llama)
     for sitting in ("first", "second"):
         found = student.finetune(
-            RESUMED["train"],
+            rows_of(RESUMED["train"]),
             questions(count=3),
             settings=finetune_of(**{name: value for name, value in RESUMED.items() if name != "train"}),
             seed=7,
@@ -410,11 +417,11 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from tiny_student import Told, finetune_of, questions, student_of
+from tiny_student import Told, finetune_of, questions, rows_of, student_of
 from drllama.students import training
 training._CHECKPOINT_EVERY_SECONDS = -1
 student_of(sys.argv[2]).finetune(
-    questions(count=5),
+    rows_of(questions(count=5)),
     questions(count=3),
     settings=finetune_of({"dropout": 0.3, "targets": "all-linear"}, epochs=2, batch_size=2),
     seed=7,

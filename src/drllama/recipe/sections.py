@@ -4,7 +4,7 @@ The text under a field is its documentation everywhere.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -51,7 +51,10 @@ class Finetune(Section):
     method: AnyMethod = Lora()
     """What is trained."""
     epochs: Whole = Field(3, ge=1)
-    """Passes over the training examples."""
+    """Passes over the real training examples, and how often dev is asked: after each."""
+    updates: Whole | None = Field(None, ge=1)
+    """Updates in all, rounded up to a multiple of ``epochs``; null: as many as those passes take. More rows need more
+    to be learnt: choose on dev what is enough for the largest arm, all arms get the same."""
     learning_rate: Real = Field(default_factory=_usual_learning_rate, gt=0)
     """Highest learning rate of AdamW, reached after the warm-up; left out: the usual one of the method."""
     batch_size: Whole = Field(8, ge=1)
@@ -67,6 +70,12 @@ class Finetune(Section):
     """Longer gradients are shortened to this norm."""
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced``: an example weighs inversely to how frequent its label is in training."""
+    synthetic_weight: Annotated[Real, Field(gt=0, le=1)] | Literal["learned"] = 1.0
+    """What a row beside the real ones weighs in the loss, where a real one weighs 1; ``learned``: 0.25, 0.5 or 1, each
+    tried and the one best on dev kept, which trains three times."""
+    soft_labels: Literal["none", "votes"] = "none"
+    """``votes``: a row that was answered blind (``filters.label``) is to be learnt with the shares of those answers
+    instead of its label; a row without blind answers keeps its label."""
     choose_epoch_by: Literal["nll", "accuracy", "macro_f1", "last"] = "nll"
     """What the dev split must be best in for an epoch's weights to be kept; ``last`` keeps the last epoch's."""
 
@@ -96,6 +105,8 @@ class Recipe(Section):
     """The run's name: letters, digits, dots, dashes and underscores."""
     seed: Whole = Field(42, ge=0)
     """The root from which every use of randomness derives its own seed by name."""
+    seeds: Whole = Field(1, ge=1)
+    """Students trained of each arm, each from another start and in another order; one tells nothing of luck."""
     task: TaskSection | None = None
     """What is asked; null: the source's own task."""
     data: AnySource

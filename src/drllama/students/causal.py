@@ -26,7 +26,7 @@ from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.scoring import label_scores
 from drllama.students.training import Lesson, train_adapter
-from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task
+from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task, TrainingRow
 
 
 class CausalStudent:
@@ -71,7 +71,7 @@ class CausalStudent:
 
     def finetune(
         self,
-        train: Sequence[Example],
+        train: Sequence[TrainingRow],
         dev: Sequence[Example],
         *,
         settings: Finetune,
@@ -82,14 +82,15 @@ class CausalStudent:
         progress: Progress,
     ) -> Finetuned:
         """Train an adapter and leave it in ``workspace/adapter`` (see ``protocols.Student``)."""
-        encoded = [self._encoder.encode(example) for example in train]
-        fitting = [one for one in encoded if isinstance(one, Encoded)]
+        encoded = [(row, self._encoder.encode(row.example)) for row in train]
+        fitting = [(row, one) for row, one in encoded if isinstance(one, Encoded)]
         if not fitting:
             raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
         self.undress()
         self._model = with_new_adapter(self._model, settings.method, seed=derive_seed(seed, "adapter"))
         lesson = Lesson(
-            examples=fitting,
+            examples=[one for _, one in fitting],
+            rows=[row for row, _ in fitting],
             label_tokens=self._encoder.label_tokens,
             settings=settings,
             seed=derive_seed(seed, "training"),
@@ -104,7 +105,7 @@ class CausalStudent:
             stop_after=stop_after,
         )
         if len(epochs) == settings.epochs:
-            note = self._note(tuple(example.id for example in (*train, *dev)))
+            note = self._note((*(row.example.id for row in train), *(example.id for example in dev)))
             save_adapter(self._model, workspace / "adapter", note)
         return Finetuned(
             epochs=epochs,
@@ -112,9 +113,9 @@ class CausalStudent:
             num_steps=lesson.updates_per_epoch * len(epochs),
             num_examples=len(fitting),
             left_out=tuple(
-                f"{one.example.origin.source_id}: {one.reason}" for one in encoded if isinstance(one, Unfit)
+                f"{one.example.origin.source_id}: {one.reason}" for _, one in encoded if isinstance(one, Unfit)
             ),
-            truncated_examples=sum(one.truncated_tokens > 0 for one in fitting),
+            truncated_examples=sum(one.truncated_tokens > 0 for _, one in fitting),
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
 

@@ -10,8 +10,9 @@ import json
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
 from drllama.students.encoding import Encoded
 from drllama.students.scoring import head_only_at, right_padded
-from drllama.types import Epoch, Label
+from drllama.types import Epoch, Label, TrainingRow
 
 CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_EVERY_SECONDS = 60.0
@@ -40,6 +41,8 @@ class Lesson:
     """What is trained on, and how."""
 
     examples: Sequence[Encoded]
+    rows: Sequence[TrainingRow]
+    """Of the examples, in their order: what each weighs, and what is to be learnt of it."""
     label_tokens: Mapping[Label, tuple[int, ...]]
     settings: Finetune
     seed: int
@@ -70,17 +73,29 @@ class Lesson:
         settings = self.settings.model_dump(mode="json", exclude={"micro_batch_size"})
         told = [settings, self.seed, self.updates_per_epoch, dict(self.label_tokens)]
         digest = hashlib.sha256(canonical_json(told).encode())
-        for question in self.examples:
-            digest.update(repr((question.example.label, question.tokens)).encode())
+        for question, row in zip(self.examples, self.rows, strict=True):
+            digest.update(repr((sorted(row.shares.items()), row.weight, question.tokens)).encode())
         return digest.hexdigest()
 
-    def weights(self) -> list[float]:
-        """Return the weight of each example in the loss; their mean is 1."""
-        labels = [str(question.example.label) for question in self.examples]
-        if self.settings.class_weights == "none":
-            return [1.0] * len(labels)
-        counts = {label: labels.count(label) for label in set(labels)}
-        return [len(labels) / (len(counts) * counts[label]) for label in labels]
+    def parts(self) -> list[list[tuple[Encoded, float]]]:
+        """Return what each example adds to the loss: itself with each label of its target, and what that weighs.
+
+        The examples' weights have the mean 1.
+        """
+        masses: Counter[Label] = Counter()
+        for row in self.rows:
+            masses.update({label: row.weight * share for label, share in row.shares.items() if share})
+        factors = dict.fromkeys(masses, len(self.rows) / masses.total())
+        if self.settings.class_weights == "balanced":
+            factors = {label: len(self.rows) / (len(masses) * mass) for label, mass in masses.items()}
+        return [
+            [
+                (_with_label(one, label), row.weight * share * factors[label])
+                for label, share in row.shares.items()
+                if share
+            ]
+            for one, row in zip(self.examples, self.rows, strict=True)
+        ]
 
 
 @dataclass(slots=True)
@@ -118,14 +133,15 @@ def train_adapter(
     best: dict[str, torch.Tensor] = {}
     checkpoint = _Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
     story = checkpoint.load(weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
-    example_weights, saved_at = lesson.weights(), time.monotonic()
+    parts, saved_at = lesson.parts(), time.monotonic()
     total = lesson.updates_per_epoch * lesson.settings.epochs
     until = lesson.settings.epochs if stop_after is None else min(stop_after, lesson.settings.epochs)
     while len(story.epochs) < until:
         number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.updates_per_epoch
         if at < lesson.updates_per_epoch:
             batch = lesson.batch(story.step)
-            story.loss_sum += _update(model, optimizer, lesson, batch, example_weights, step=story.step, total=total)
+            asked = [parts[index] for index in batch]
+            story.loss_sum += _update(model, optimizer, lesson, asked, step=story.step, total=total)
             story.step += 1
             on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
         else:
@@ -147,25 +163,24 @@ def _update(
     model: Any,  # noqa: ANN401
     optimizer: torch.optim.Optimizer,
     lesson: Lesson,
-    batch: Sequence[int],
-    example_weights: Sequence[float],
+    batch: Sequence[Sequence[tuple[Encoded, float]]],
     *,
     step: int,
     total: int,
 ) -> float:
-    """Make one update and return the batch's weighted mean loss in nats."""
+    """Make one update and return the batch's mean loss in nats, of examples that weigh 1 in the mean of all batches."""
     settings = lesson.settings
     optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate_share(step, total, settings.warmup_share)
-    whole = sum(example_weights[index] for index in batch)
-    at_once = settings.micro_batch_size or (1 if model.device.type == "cpu" else len(batch))
+    parts = [part for example in batch for part in example]
+    at_once = settings.micro_batch_size or (1 if model.device.type == "cpu" else len(parts))
     loss_sum = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
         model.train()
-        for start in range(0, len(batch), at_once):
-            part = batch[start : start + at_once]
-            nats_B = label_nats(model, [lesson.examples[index] for index in part], lesson.label_tokens)
-            shares_B = torch.tensor([example_weights[index] / whole for index in part], device=nats_B.device)
+        for start in range(0, len(parts), at_once):
+            some = parts[start : start + at_once]
+            nats_B = label_nats(model, [one for one, _ in some], lesson.label_tokens)
+            shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
@@ -198,6 +213,12 @@ def label_nats(
         logits_BKV = model(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).logits
     nats_BK = -torch.log_softmax(logits_BKV.float(), dim=-1).gather(2, gold_BK[:, :, None])[:, :, 0]
     return (nats_BK * real_BK).sum(dim=1)
+
+
+def _with_label(question: Encoded, label: Label) -> Encoded:
+    if question.example.label == label:
+        return question
+    return replace(question, example=replace(question.example, label=label))
 
 
 def _rate_share(step: int, total: int, warmup_share: float) -> float:

@@ -49,17 +49,8 @@ from drllama.types.questions import (
     Task,
 )
 from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
-from drllama.types.runs import (
-    Arm,
-    ArmName,
-    Epoch,
-    Finetuned,
-    Round,
-    Run,
-    StepRecord,
-    StudentCard,
-    Taught,
-)
+from drllama.types.runs import Arm, ArmName, Round, Run, StepRecord, Taught
+from drllama.types.students import Epoch, Finetuned, StudentCard, TrainingRow
 from drllama.types.teaching import (
     Audit,
     Candidate,
@@ -135,6 +126,7 @@ __all__ = [
     "TeacherCall",
     "TeacherRequest",
     "Texts",
+    "TrainingRow",
     "Unparsed",
     "UnparsedRow",
     "Verdict",

@@ -1,4 +1,4 @@
-"""A run: its student, its steps, its evaluations."""
+"""A run: its steps, what a teacher did for it, its arms and their evaluations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,21 +8,8 @@ from drllama.types.answers import Comparison, Evaluation
 from drllama.types.filtering import LeakAudit
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
+from drllama.types.students import Finetuned, StudentCard
 from drllama.types.teaching import Audit
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudentCard:
-    """Which student this is."""
-
-    model: str
-    weights_sha256: str
-    """Hash of the base weights' file: two students with the same hash give the same scores."""
-    tokenizer_sha256: str
-    num_parameters: int
-    device: str
-    """``cpu`` or ``cuda``, a comma, then its threads or its name."""
-    dtype: str
 
 
 class ArmName(StrEnum):
@@ -36,35 +23,6 @@ class ArmName(StrEnum):
     """The teacher's new questions."""
     COMBINED = "combined"
     """Both."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Epoch:
-    """As many updates as one pass over the real training examples takes."""
-
-    number: int
-    """From 1."""
-    train_loss_nats: float
-    """Mean loss of the epoch's steps."""
-    dev_accuracy: float
-    dev_macro_f1: float
-    dev_nll_nats: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finetuned:
-    """What training did; the adapter itself lies beside it."""
-
-    epochs: tuple[Epoch, ...]
-    chosen_epoch: int
-    """Chosen on dev only; its weights are the adapter's."""
-    num_steps: int
-    num_examples: int
-    left_out: tuple[str, ...]
-    """Examples that don't fit the student even with an empty context, each with the reason."""
-    truncated_examples: int
-    """Examples whose context was cut."""
-    trainable_parameters: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
