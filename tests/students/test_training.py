@@ -77,7 +77,8 @@ def lesson_of(*, examples=None, seed=3, updates=8, **settings):
     """Return a lesson whose questions have no real tokens: for what needs their number and length only."""
     examples = questions(count=29) if examples is None else examples
     encoded = [
-        Encoded(example=one, tokens=(1,) * (5 + at * 7 % 11), truncated_tokens=0) for at, one in enumerate(examples)
+        Encoded(example=one, tokens=(1,) * (5 + at * 7 % 11), split=0, truncated_tokens=0)
+        for at, one in enumerate(examples)
     ]
     return Lesson(
         examples=encoded,
