@@ -13,7 +13,8 @@ from drllama.recipe import Finetune, read_recipe, resolve
 from drllama.replies import RequestStore
 from drllama.report.verdict import effects
 from drllama.stages.arms import chosen_arm
-from drllama.stats.comparison import compare_accuracy, mcnemar
+from drllama.stats.comparison import compare_accuracy
+from drllama.stats.significance import mcnemar
 from drllama.store import Store
 from drllama.teaching import Limits
 from drllama.types import Arm, ArmName, Epoch, Finetuned, StepRecord

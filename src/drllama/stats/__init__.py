@@ -2,18 +2,24 @@
 
 from drllama.stats.baselines import majority_predictions, prior_predictions
 from drllama.stats.comparison import compare_accuracy
+from drllama.stats.conclusion import conclude
 from drllama.stats.diversity import diversity
+from drllama.stats.effects import effects_against
 from drllama.stats.funnel import drop_counts, funnel
 from drllama.stats.intervals import wilson
 from drllama.stats.metrics import evaluate_predictions
+from drllama.stats.summaries import summarise_arms
 
 __all__ = [
     "compare_accuracy",
+    "conclude",
     "diversity",
     "drop_counts",
+    "effects_against",
     "evaluate_predictions",
     "funnel",
     "majority_predictions",
     "prior_predictions",
+    "summarise_arms",
     "wilson",
 ]

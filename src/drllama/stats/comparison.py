@@ -1,9 +1,8 @@
 """Two systems on the same questions: the paired difference, and whether chance explains it."""
 
-from math import comb
-
 from drllama.recipe import Evaluate
 from drllama.stats.intervals import bootstrap
+from drllama.stats.significance import mcnemar
 from drllama.types import Comparison, Evaluation, Outcome
 
 
@@ -36,15 +35,3 @@ def compare_accuracy(baseline: Evaluation, other: Evaluation, *, settings: Evalu
         lost=lost,
         p_value=mcnemar(gained, lost),
     )
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test (McNemar 1947): gains as likely as losses.
-
-    >>> mcnemar(5, 0), mcnemar(0, 0)
-    (0.0625, 1.0)
-    """
-    discordant = gained + lost
-    tail = sum(comb(discordant, number) for number in range(min(gained, lost) + 1))
-    # A quotient of whole numbers: exact however many there are, where powers of floats would run out.
-    return min(1.0, 2 * tail / (1 << discordant))

@@ -66,8 +66,7 @@ def bootstrap(
 
     num_items = len(columns_NF)
     values_S = statistics(columns_NF.sum(axis=0, keepdims=True))[0]
-    sums_BF = np.concatenate(list(_resampled_sums(columns_NF, samples=samples, seed=seed)))
-    assert sums_BF.shape == (samples, columns_NF.shape[1]), f"{sums_BF.shape} sums of {samples} resamplings"
+    sums_BF = resampled_sums(columns_NF, samples=samples, seed=seed)
     tail = (1 - level) / 2
     lows_S, highs_S = np.quantile(statistics(sums_BF), [tail, 1 - tail], axis=0)
     return tuple(
@@ -83,7 +82,16 @@ def bootstrap(
     )
 
 
-def _resampled_sums(columns_NF: "Floats", *, samples: int, seed: int) -> "Iterator[Floats]":
+def resampled_sums(columns_NF: "Floats", *, samples: int, seed: int) -> "Floats":
+    """Return the columns' sums [B, F] over items drawn with replacement, as many draws as there are items."""
+    import numpy as np
+
+    sums_BF = np.concatenate(list(_blocks_of_sums(columns_NF, samples=samples, seed=seed)))
+    assert sums_BF.shape == (samples, columns_NF.shape[1]), f"{sums_BF.shape} sums of {samples} resamplings"
+    return sums_BF
+
+
+def _blocks_of_sums(columns_NF: "Floats", *, samples: int, seed: int) -> "Iterator[Floats]":
     """Yield the columns' sums over items drawn with replacement, a block of resamplings at a time."""
     import numpy as np
 
