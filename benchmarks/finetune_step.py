@@ -17,10 +17,10 @@ import torch
 from drllama.prompts import student_prompt
 from drllama.recipe import Lora, PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
-from drllama.students.adapters import with_new_adapter
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.machine import matrix_product_rate
+from drllama.students.methods import with_new_adapter
 from drllama.students.training import label_nats
 
 BATCH, LONGEST = 8, 512
@@ -32,7 +32,7 @@ def main() -> None:
     source, settings = PubMedQADemoSource(PubMedQADemo(), None), Student()
     loaded = load_model(settings)
     encoder = make_encoder(loaded.tokenizer, student_prompt(settings.prompt), source.task, settings)
-    model = with_new_adapter(loaded.model, Lora(), seed=1).train()
+    model = with_new_adapter(loaded.model, Lora(), encoder, seed=1).train()
     encoded = [encoder.encode(example) for example in source.load().train[: BATCH * rounds]]
     examples = [one for one in encoded if isinstance(one, Encoded)]
 

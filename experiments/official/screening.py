@@ -22,9 +22,9 @@ from drllama.prompts import student_prompt
 from drllama.recipe import Evaluate, Lora, PubMedQA, Student
 from drllama.sources.pubmedqa import PubMedQASource
 from drllama.stats import evaluate_predictions
-from drllama.students.adapters import with_new_adapter
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.loading import load_model
+from drllama.students.methods import with_new_adapter
 from drllama.students.scoring import head_only_at
 from drllama.types import Example, Outcome, Prediction
 
@@ -52,7 +52,7 @@ class TopLayers:
         settings = Student(prompt=prompt, max_tokens=MAX_TOKENS)
         loaded = load_model(settings)
         self.model = loaded.model
-        encoder = make_encoder(loaded.tokenizer, student_prompt(prompt), task, settings)
+        self.encoder = encoder = make_encoder(loaded.tokenizer, student_prompt(prompt), task, settings)
         self.columns = torch.tensor([encoder.label_tokens[label][0] for label in task.labels])
         body, layers = self.model.model, self.model.model.layers
         self.hidden = {}
@@ -80,7 +80,8 @@ class TopLayers:
 
 def trained(top: TopLayers, train: list[Example], setting: dict, task):  # noqa: ANN001, ANN201
     """Return the model with an adapter trained under a setting."""
-    model = with_new_adapter(top.model, Lora(rank=4, alpha=64, targets=setting["targets"]), seed=derive_seed(SEED, "a"))
+    method = Lora(rank=4, alpha=64, targets=setting["targets"])
+    model = with_new_adapter(top.model, method, top.encoder, seed=derive_seed(SEED, "a"))
     optimizer = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], weight_decay=0.0)
     counts = {label: sum(one.label == label for one in train) for label in task.labels}
     weigh = setting["weights"] == "balanced"

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 import tiny_student
 from drllama.errors import ModelError, RecipeError
-from drllama.students.adapters import read_note, with_new_adapter
+from drllama.students.adapters import FORMAT, read_note
+from drllama.students.methods import with_new_adapter
 from tiny_student import (
     YES_NO_MAYBE,
     Told,
@@ -82,7 +83,7 @@ def test_adapters_are_put_on_one_after_another_and_leave_nothing_behind(tiny_lla
 
 def test_a_new_adapter_changes_nothing_before_it_is_trained(tiny_llama):
     student, bare = student_of(tiny_llama), scores_of(student_of(tiny_llama))
-    student._model = with_new_adapter(student._model, finetune_of({"dropout": 0.5}).method, seed=1)
+    student._model = with_new_adapter(student._model, finetune_of({"dropout": 0.5}).method, student._encoder, seed=1)
     assert scores_of(student) == bare
 
 
@@ -196,8 +197,8 @@ def test_a_spoilt_adapter_is_refused_in_one_line(copied, tiny_llama, name, spoil
 
 def test_an_adapter_of_a_later_format_is_refused_in_one_line(copied, tiny_llama):
     note = json.loads((copied / "drllama.json").read_text())
-    (copied / "drllama.json").write_text(json.dumps({**note, "format": 2}))
-    assert_refused(student_of(tiny_llama), copied, f"{copied / 'drllama.json'}: format 2")
+    (copied / "drllama.json").write_text(json.dumps({**note, "format": FORMAT + 1}))
+    assert_refused(student_of(tiny_llama), copied, f"{copied / 'drllama.json'}: format {FORMAT + 1}")
 
 
 def assert_refused(student, adapter, beginning):

@@ -16,8 +16,8 @@ import transformers
 import tiny_student
 from drllama.errors import DataError, ModelError, StoreError
 from drllama.students import training
-from drllama.students.adapters import with_new_adapter
 from drllama.students.encoding import Encoded
+from drllama.students.methods import with_new_adapter
 from drllama.students.training import Lesson, train_adapter
 from drllama.types import Epoch, Finetuned
 from tiny_student import (
@@ -268,7 +268,8 @@ SCORED = (
 def test_the_epoch_is_chosen_on_dev_and_its_weights_are_kept(tiny_llama, tmp_path, rule, chosen):
     # Where accuracies or F1s are equal, the lower NLL wins.
     settings = finetune_of(epochs=6, choose_epoch_by=rule)
-    model = with_new_adapter(plain_model(tiny_llama).requires_grad_(False), settings.method, seed=1)
+    student = student_of(tiny_llama)
+    model = with_new_adapter(student._bare, settings.method, student._encoder, seed=1)
     after = {}
 
     def on_dev(number, loss):

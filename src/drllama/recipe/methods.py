@@ -5,7 +5,7 @@ Each knows the learning rate that suits it: they differ a hundredfold.
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from drllama.recipe.values import Real, Section, Whole, by_kind, named_kind
 
@@ -74,6 +74,12 @@ class Ia3(Section):
     """Names of the modules whose outputs get factors."""
     feedforward: tuple[str, ...] = ("down_proj",)
     """Those of the targets whose inputs get the factors instead."""
+
+    @model_validator(mode="after")
+    def _among_the_targets(self) -> "Ia3":
+        if strangers := [name for name in self.feedforward if name not in self.targets]:
+            raise ValueError(f"feedforward names '{strangers[0]}', which isn't among the targets; name it there too")
+        return self
 
 
 class Full(Section):

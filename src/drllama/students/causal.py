@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import peft
-
 from drllama.errors import DataError, ModelError
 from drllama.ids import derive_seed
 from drllama.prompts import student_prompt
@@ -19,11 +17,12 @@ from drllama.students.adapters import (
     AdapterNote,
     read_note,
     save_adapter,
-    with_new_adapter,
+    take_off,
     with_saved_adapter,
 )
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.loading import load_model
+from drllama.students.methods import with_new_adapter
 from drllama.students.scoring import label_scores
 from drllama.students.training import Lesson, train_adapter
 from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task, TrainingRow
@@ -35,6 +34,8 @@ class CausalStudent:
     def __init__(self, settings: StudentSettings, task: Task) -> None:
         self._settings, self._task = settings, task
         loaded = load_model(settings)
+        # Adapters are put on the bare model; what is worn, if anything, is the other.
+        self._bare: Any = loaded.model
         self._model: Any = loaded.model
         self._card = loaded.card
         self._prompt = student_prompt(settings.prompt)
@@ -87,7 +88,7 @@ class CausalStudent:
         if not fitting:
             raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
         self.undress()
-        self._model = with_new_adapter(self._model, settings.method, seed=derive_seed(seed, "adapter"))
+        self._model = with_new_adapter(self._bare, settings.method, self._encoder, seed=derive_seed(seed, "adapter"))
         lesson = Lesson(
             examples=[one for _, one in fitting],
             rows=[row for row, _ in fitting],
@@ -105,8 +106,10 @@ class CausalStudent:
             stop_after=stop_after,
         )
         if len(epochs) == settings.epochs:
-            note = self._note((*(row.example.id for row in train), *(example.id for example in dev)))
-            save_adapter(self._model, workspace / "adapter", note)
+            note = self._note(
+                settings.method.kind, (*(row.example.id for row in train), *(example.id for example in dev))
+            )
+            save_adapter(self._model, workspace / "adapter", note, self._encoder.tokenizer)
         return Finetuned(
             epochs=epochs,
             chosen_epoch=chosen,
@@ -121,7 +124,8 @@ class CausalStudent:
 
     def wear(self, adapter: Path) -> frozenset[str]:
         """Put on an adapter, and return the ids that it must not be scored on (see ``protocols.Student``)."""
-        found, wanted = read_note(adapter), self._note(())
+        found = read_note(adapter)
+        wanted = self._note(found.method, ())
         for what, theirs, ours in (
             ("base weights", found.weights_sha256, wanted.weights_sha256),
             ("prompt", found.prompt_sha256, wanted.prompt_sha256),
@@ -132,13 +136,13 @@ class CausalStudent:
                     f"{adapter}: made for other {what} ({theirs}, here {ours}); use the recipe that made it"
                 )
         self.undress()
-        self._model = with_saved_adapter(self._model, adapter)
+        self._model = with_saved_adapter(self._bare, adapter, found)
         return frozenset(found.trained_on)
 
     def undress(self) -> None:
         """Take off the adapter, if there is one."""
-        if isinstance(self._model, peft.PeftModel):
-            self._model = self._model.unload()
+        take_off(self._model)
+        self._model = self._bare
 
     def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float, progress: Progress) -> Epoch:
         predictions = []
@@ -169,9 +173,10 @@ class CausalStudent:
             dev_nll_nats=counted["nll"].value,
         )
 
-    def _note(self, trained_on: tuple[str, ...]) -> AdapterNote:
+    def _note(self, method: str, trained_on: tuple[str, ...]) -> AdapterNote:
         return AdapterNote(
             format=FORMAT,
+            method=method,
             model=self._settings.model,
             weights_sha256=self._card.weights_sha256,
             prompt=self._prompt.version,

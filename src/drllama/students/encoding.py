@@ -77,6 +77,10 @@ class Encoder:
         split = places[-1] if places else 0
         return Encoded(example=example, tokens=tokens, split=split, truncated_tokens=truncated_tokens)
 
+    def token_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of any text as the student reads it."""
+        return _token_ids(self.tokenizer, text)
+
     def _most_that_fit(self, example: Example, pieces: Sequence[str], room: int) -> str:
         """Return as many pieces, joined, as leave the input within ``room`` tokens, found by bisection."""
         fits, too_many, best = 0, len(pieces) + 1, ""
@@ -92,7 +96,7 @@ class Encoder:
     def _tokens(self, example: Example, context: str) -> tuple[int, ...]:
         options = list(zip(self.task.labels, example.options, strict=True)) if example.options else []
         text = self.prompt.render(question=example.question, context=context, options=options)
-        return _token_ids(self.tokenizer, text)
+        return self.token_ids(text)
 
 
 def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: Student) -> Encoder:  # noqa: ANN401

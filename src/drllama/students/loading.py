@@ -95,24 +95,30 @@ def _from_folder(folder: Path, settings: Student, dtype: torch.dtype) -> tuple[A
             if config.model_type not in CAUSAL:
                 raise ValueError(f"a model of type {config.model_type}")
             _refuse_too_long(config, settings)
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-            )
-            # What the file lacks, transformers fills with chance and a warning.
-            if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
-                shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
-                raise ValueError(f"the weights don't have {shown} in the shape that config.json asks for")
+            model = saved_model(folder, dtype)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ModelError(
                 f"student.model {settings.model}: {_first_line(error)}; give a causal language model"
             ) from error
     return model, tokenizer
+
+
+def saved_model(folder: Path, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """Return the causal language model that a folder of transformers holds.
+
+    Raises:
+        OSError, ValueError, SafetensorError: a file is missing or broken, or the weights don't fit the configuration.
+    """
+    with _quiet_transformers() as transformers:
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    # What the file lacks, transformers fills with chance and a warning.
+    if lacking := sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]):
+        shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        raise ValueError(f"the weights don't have {shown} in the shape that config.json asks for")
+    return model
 
 
 def _refuse_too_long(config: Any, settings: Student) -> None:  # noqa: ANN401
@@ -223,13 +229,19 @@ def _convert(parts: GgufParts, folder: Path) -> None:
         for mark in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, mark):
                 delattr(model.config, mark)
-        try:
+        with disk_errors_of_safetensors():
             model.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
-        except SafetensorError as error:
-            # safetensors tells the system's errors, a full disk too, in words of its own.
-            number = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+
+
+@contextmanager
+def disk_errors_of_safetensors() -> Iterator[None]:
+    """Raise as OSError what safetensors tells in words of its own: the system's errors, such as a full disk."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def _downloaded(hub: HubModel) -> Path:

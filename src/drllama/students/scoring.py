@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import peft
 import torch
 
 from drllama.students.encoding import Encoded
@@ -84,9 +85,7 @@ def _scores_of_word_sequences(
     cache = read.past_key_values
     cache.batch_repeat_interleave(len(rows))
     words_BK, offsets_BK = right_padded(rows, device)
-    logits_BKV = model(
-        input_ids=words_BK, position_ids=offsets_BK + len(question.tokens), past_key_values=cache, use_cache=True
-    ).logits
+    logits_BKV = _going_on(model, words_BK, offsets_BK + len(question.tokens), cache).logits
     for row, words in enumerate(rows):
         for length in range(1, len(words) + 1):
             nats[words[:length]] = torch.log_softmax(logits_BKV[row, length - 1].float(), dim=-1)
@@ -94,3 +93,16 @@ def _scores_of_word_sequences(
         label: float(sum(nats[tokens[:at]][tokens[at]].double() for at in range(len(tokens))))
         for label, tokens in label_tokens.items()
     }
+
+
+def _going_on(model: Any, tokens_BK: torch.Tensor, positions_BK: torch.Tensor, cache: Any) -> Any:  # noqa: ANN401
+    """Return what the model says of tokens that follow those whose keys and values are in the cache."""
+    known = {"position_ids": positions_BK, "past_key_values": cache, "use_cache": True}
+    if isinstance(model, peft.PeftModel) and model.active_peft_config.is_prompt_learning:
+        # PEFT would put its prefix in the place of this cache, which begins with it already.
+        known["position_ids"] = positions_BK + model.active_peft_config.num_virtual_tokens
+        return model.get_base_model()(input_ids=tokens_BK, **known)
+    if isinstance(model, peft.PeftModel) and getattr(model.active_peft_config, "alora_invocation_tokens", None):
+        # PEFT looks for the question's opening in these tokens alone, and wouldn't find it.
+        known["alora_offsets"] = [tokens_BK.shape[1]] * len(tokens_BK)
+    return model(input_ids=tokens_BK, **known)
