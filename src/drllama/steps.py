@@ -14,7 +14,7 @@ from drllama.store import Step, Store
 from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task, TrainingRow
 
 # A change of what a step computes from the same input changes its number here, and with it the key of its results.
-_SCORING, _TRAINING = 2, 3
+_SCORING, _TRAINING = 2, 4
 _IN_THE_ROWS = {"synthetic_weight", "soft_labels"}
 """Settings of training that say what rows weigh and teach: the rows in a key hold it."""
 

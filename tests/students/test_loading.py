@@ -77,7 +77,9 @@ def test_a_model_that_reads_backwards_too_is_refused_in_one_line(copied):
         initializer_range=1.0,
     )
     (copied / "config.json").unlink()
-    transformers.BertForMaskedLM(config).save_pretrained(copied)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        transformers.BertForMaskedLM(config).save_pretrained(copied)
     assert refusal(copied) == (
         f"student.model {copied}: what it says of a word depends on the words behind it; give a causal language model"
     )

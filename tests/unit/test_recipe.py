@@ -54,8 +54,8 @@ def origins(resolved):
         ("max_tokens: 9", "unknown setting 'max_tokens' (line 3); did you mean 'student.max_tokens'?"),
         (
             "zzz: 9",
-            "unknown setting 'zzz' (line 3); a recipe has name, seed, seeds, task, data, student, teacher, allow_hosts, "
-            "audit, augment, filters, finetune, evaluate, report",
+            "unknown setting 'zzz' (line 3); a recipe has name, seed, seeds, task, data, student, teacher, "
+            "allow_hosts, audit, augment, filters, finetune, evaluate, report",
         ),
         ("report: {zzz: 9}", "unknown setting 'report.zzz' (line 3); report has worst_mistakes"),
     ],
