@@ -25,7 +25,7 @@ from drllama.stats import evaluate_predictions
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.methods import with_new_adapter
-from drllama.students.scoring import head_only_at
+from drllama.students.passes import head_only_at
 from drllama.types import Example, Outcome, Prediction
 
 TOP_LAYERS, MAX_TOKENS, BATCH, EPOCHS, SEED = 10, 256, 8, 1, 1

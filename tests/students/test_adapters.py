@@ -49,7 +49,7 @@ def copied(adapter_for, tiny_llama, tmp_path):
 
 @pytest.mark.parametrize("lora", [{}, {"targets": "all-linear", "top_layers": 1}], ids=["default", "top layer"])
 def test_plain_peft_loads_an_adapter_and_gives_the_same_scores(tiny_llama, tmp_path, lora):
-    student = student_of(tiny_llama)
+    student = student_of(tiny_llama, frozen_cache={"dtype": "float32"})
     adapter = finetune(student, tmp_path, lora=lora, learning_rate=0.1)
     student.wear(adapter)
     model, tokenizer = plain_model(tiny_llama, adapter), transformers.AutoTokenizer.from_pretrained(tiny_llama)

@@ -15,9 +15,12 @@ import transformers
 
 import tiny_student
 from drllama.errors import DataError, ModelError, StoreError
+from drllama.recipe import FrozenCache
 from drllama.students import training
 from drllama.students.encoding import Encoded
+from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
+from drllama.students.passes import make_reader
 from drllama.students.training import Lesson, train_adapter
 from drllama.types import Epoch, Finetuned
 from tiny_student import (
@@ -277,7 +280,8 @@ def test_the_epoch_is_chosen_on_dev_and_its_weights_are_kept(tiny_llama, tmp_pat
         return Epoch(number=number, train_loss_nats=loss, **SCORED[number - 1])
 
     lesson = dataclasses.replace(lesson_of(examples=questions(count=5)), settings=settings)
-    epochs, found = train_adapter(model, lesson, workspace=tmp_path, on_dev=on_dev, on_step=lambda *_: None)
+    reader = make_reader(model, FrozenWork({}, FrozenCache()))
+    epochs, found = train_adapter(reader, lesson, workspace=tmp_path, on_dev=on_dev, on_step=lambda *_: None)
     assert ([epoch.number for epoch in epochs], found) == ([1, 2, 3, 4, 5, 6], chosen)
     kept = dict(model.named_parameters())
     for number in after:

@@ -33,6 +33,7 @@ from drllama.recipe.reading import (
 from drllama.recipe.sections import (
     Evaluate,
     Finetune,
+    FrozenCache,
     Recipe,
     Report,
     Student,
@@ -66,6 +67,7 @@ __all__ = [
     "Filters",
     "Finetune",
     "Form",
+    "FrozenCache",
     "Full",
     "Ia3",
     "JsonlFiles",

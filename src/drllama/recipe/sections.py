@@ -15,6 +15,15 @@ from drllama.recipe.teaching import AnyTeacher, Audit, Augment
 from drllama.recipe.values import Real, Section, Whole, as_text
 
 
+class FrozenCache(Section):
+    """What frozen weights make of a text: worked out once, kept on disk, shared by epochs, seeds, arms and runs."""
+
+    dtype: Literal["float16", "float32"] | None = "float16"
+    """Number format; null: keep nothing. Half the disk for a rounding that changes scores in the fourth digit."""
+    max_gib: Real = Field(20, gt=0)
+    """Disk space under ``$DRLLAMA_CACHE/frozen``; what was unused for longest is thrown out, at no loss but time."""
+
+
 class Student(Section):
     """The small model, and how a question is put to it."""
 
@@ -34,6 +43,8 @@ class Student(Section):
     """``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:0``."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on GPUs that have it, float32 elsewhere."""
+    frozen_cache: FrozenCache = FrozenCache()
+    """For methods that leave a part of the work to frozen weights: LoRA in the top layers."""
 
     @model_validator(mode="before")
     @classmethod

@@ -21,8 +21,10 @@ from drllama.students.adapters import (
     with_saved_adapter,
 )
 from drllama.students.encoding import Encoded, Unfit, make_encoder
-from drllama.students.loading import load_model
+from drllama.students.frozen import FrozenWork
+from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import with_new_adapter
+from drllama.students.passes import make_reader
 from drllama.students.scoring import label_scores
 from drllama.students.training import Lesson, train_adapter
 from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task, TrainingRow
@@ -38,6 +40,7 @@ class CausalStudent:
         self._bare: Any = loaded.model
         self._model: Any = loaded.model
         self._card = loaded.card
+        self._frozen = FrozenWork(_numbers_of(loaded), settings.frozen_cache)
         self._prompt = student_prompt(settings.prompt)
         self._encoder = make_encoder(loaded.tokenizer, self._prompt, task, settings)
 
@@ -55,12 +58,11 @@ class CausalStudent:
                     fitting.append(encoded)
                 case Unfit(reason=reason):
                     yield _prediction(example, None, num_tokens=0, truncated_tokens=0, note=reason)
+        reader = make_reader(self._model, self._frozen)
         fitting.sort(key=lambda encoded: -len(encoded.tokens))
         for start in range(0, len(fitting), self._settings.batch_size):
             batch = fitting[start : start + self._settings.batch_size]
-            for encoded, scores in zip(
-                batch, label_scores(self._model, batch, self._encoder.label_tokens), strict=True
-            ):
+            for encoded, scores in zip(batch, label_scores(reader, batch, self._encoder.label_tokens), strict=True):
                 finite = all(map(math.isfinite, scores.values()))
                 yield _prediction(
                     encoded.example,
@@ -98,7 +100,7 @@ class CausalStudent:
             updates_per_epoch=updates_per_epoch or math.ceil(len(fitting) / settings.batch_size),
         )
         epochs, chosen = train_adapter(
-            self._model,
+            make_reader(self._model, self._frozen),
             lesson,
             workspace=workspace,
             on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, progress),
@@ -186,6 +188,16 @@ class CausalStudent:
             verbalizers={label: self._task.verbalizers[label] for label in self._task.labels},
             trained_on=trained_on,
         )
+
+
+def _numbers_of(loaded: LoadedModel) -> dict[str, object]:
+    """Return all that a pass through the bare model depends on, but for the tokens."""
+    return {
+        "weights": loaded.card.weights_sha256,
+        "config": {name: value for name, value in loaded.model.config.to_dict().items() if name != "_name_or_path"},
+        "dtype": loaded.card.dtype,
+        "device": loaded.card.device.partition(",")[0],
+    }
 
 
 def _prediction(

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -27,7 +26,7 @@ from drllama.files import write_whole
 from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
 from drllama.students.encoding import Encoded
-from drllama.students.scoring import head_only_at, right_padded
+from drllama.students.passes import Reader, Row
 from drllama.types import Epoch, Label, TrainingRow
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -109,7 +108,7 @@ class _Story:
 
 
 def train_adapter(
-    model: Any,  # noqa: ANN401  a PEFT model
+    reader: Reader,
     lesson: Lesson,
     *,
     workspace: Path,
@@ -117,7 +116,7 @@ def train_adapter(
     on_step: Callable[[str, int], None],
     stop_after: int | None = None,
 ) -> tuple[tuple[Epoch, ...], int]:
-    """Train the model's adapter, leave the chosen epoch's weights in it, and return all epochs and the chosen one.
+    """Train what the model wears, leave the chosen epoch's weights in it, and return all epochs and the chosen one.
 
     ``on_dev(number, train_loss)`` scores dev; ``on_step(activity, examples)`` hears of each update. The checkpoint in
     ``workspace`` is used if there is one. ``stop_after`` ends the sitting after so many epochs; the learning rate stays
@@ -126,7 +125,7 @@ def train_adapter(
     Raises:
         StoreError: the checkpoint can't be read, or belongs to another lesson.
     """
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    weights = {name: weight for name, weight in reader.model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(
         weights.values(), lr=lesson.settings.learning_rate, weight_decay=lesson.settings.weight_decay
     )
@@ -141,7 +140,7 @@ def train_adapter(
         if at < lesson.updates_per_epoch:
             batch = lesson.batch(story.step)
             asked = [parts[index] for index in batch]
-            story.loss_sum += _update(model, optimizer, lesson, asked, step=story.step, total=total)
+            story.loss_sum += _update(reader, optimizer, lesson, asked, step=story.step, total=total)
             story.step += 1
             on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
         else:
@@ -160,7 +159,7 @@ def train_adapter(
 
 
 def _update(
-    model: Any,  # noqa: ANN401
+    reader: Reader,
     optimizer: torch.optim.Optimizer,
     lesson: Lesson,
     batch: Sequence[Sequence[tuple[Encoded, float]]],
@@ -172,34 +171,29 @@ def _update(
     settings = lesson.settings
     optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate_share(step, total, settings.warmup_share)
     parts = [part for example in batch for part in example]
-    at_once = settings.micro_batch_size or (1 if model.device.type == "cpu" else len(parts))
+    at_once = settings.micro_batch_size or (1 if reader.model.device.type == "cpu" else len(parts))
     loss_sum = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
-        model.train()
+        reader.train()
         for start in range(0, len(parts), at_once):
             some = parts[start : start + at_once]
-            nats_B = label_nats(model, [one for one, _ in some], lesson.label_tokens)
+            nats_B = label_nats(reader, [one for one, _ in some], lesson.label_tokens)
             shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
-        model.eval()
+        reader.model.eval()
     torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss_sum
 
 
-def label_nats(
-    model: Any,  # noqa: ANN401
-    batch: Sequence[Encoded],
-    label_tokens: Mapping[Label, tuple[int, ...]],
-) -> torch.Tensor:
+def label_nats(reader: Reader, batch: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]) -> torch.Tensor:
     """Return, differentiable, the negative log-likelihood in nats of each question's gold label, [B]."""
     words = [label_tokens[str(question.example.label)] for question in batch]
-    rows = [(*question.tokens, *word[:-1]) for question, word in zip(batch, words, strict=True)]
-    tokens_BT, positions_BT = right_padded(rows, model.device)
+    rows = [Row(tokens=(*question.tokens, *word[:-1]), shared=0) for question, word in zip(batch, words, strict=True)]
     # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
     starts = [len(question.tokens) - 1 for question in batch]
     longest = max(map(len, words))
@@ -208,9 +202,8 @@ def label_nats(
     )
     gold_BK = torch.tensor([[*word, *[word[-1]] * (longest - len(word))] for word in words])
     real_BK = torch.tensor([[at < len(word) for at in range(longest)] for word in words])
-    asked_BK, gold_BK, real_BK = (tensor.to(model.device) for tensor in (asked_BK, gold_BK, real_BK))
-    with head_only_at(model, asked_BK):
-        logits_BKV = model(input_ids=tokens_BT, position_ids=positions_BT, use_cache=False).logits
+    logits_BKV = reader.logits(rows, asked_BK)
+    gold_BK, real_BK = gold_BK.to(logits_BKV.device), real_BK.to(logits_BKV.device)
     nats_BK = -torch.log_softmax(logits_BKV.float(), dim=-1).gather(2, gold_BK[:, :, None])[:, :, 0]
     return (nats_BK * real_BK).sum(dim=1)
 
