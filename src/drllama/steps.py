@@ -14,7 +14,7 @@ from drllama.store import Step, Store
 from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task, TrainingRow
 
 # A change of what a step computes from the same input changes its number here, and with it the key of its results.
-_SCORING, _TRAINING = 2, 4
+_SCORING, _TRAINING = 3, 5
 _IN_THE_ROWS = {"synthetic_weight", "soft_labels"}
 """Settings of training that say what rows weigh and teach: the rows in a key hold it."""
 
@@ -151,6 +151,7 @@ class Steps:
         )
 
     def _lesson_key(self, training: Training) -> dict[str, object]:
+        rounds = self._recipe.finetune.method.leaves_frozen_work
         return {
             "code": _TRAINING,
             "student": self._student,
@@ -160,6 +161,7 @@ class Steps:
             "settings": self._recipe.finetune.model_dump(
                 mode="json", exclude={"micro_batch_size", "updates", *_IN_THE_ROWS}
             ),
+            "frozen_cache": self._recipe.student.frozen_cache.dtype if rounds else None,
             "updates_per_epoch": training.updates_per_epoch,
             "seed": self._seed(training),
         }

@@ -162,7 +162,7 @@ import torch
 from drllama.recipe import FrozenCache
 from drllama.students.frozen import FrozenWork
 asking = FrozenWork({"weights": "abc"}, FrozenCache(dtype="float32", max_gib=3e6 / 2**30))
-for _ in range(20):
+for _ in range(9):
     for number in range(20):
         wanted = torch.full((50_000,), float(number))
         (found,) = asking.recall("keys", (number,), lambda: [wanted])

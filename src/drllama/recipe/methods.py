@@ -33,11 +33,17 @@ class Lora(Section):
     dora: bool = False
     """Train each weight column's length apart from its direction (DoRA); up to twice as slow."""
 
+    @property
+    def leaves_frozen_work(self) -> bool:
+        """Return whether the layers below those adapted do the same work in every epoch and training."""
+        return self.top_layers is not None
+
 
 class Alora(Section):
     """Activated LoRA: adapts from the question on, so that the context's keys and values are those of the base."""
 
     usual_learning_rate: ClassVar[float] = 5e-4
+    leaves_frozen_work: ClassVar[bool] = True
 
     kind: Literal["alora"] = Field("alora", exclude=True)
     rank: Whole = Field(8, ge=1)
@@ -54,6 +60,7 @@ class Prefix(Section):
     """Prefix tuning (Li and Liang 2021): trained keys and values that every layer finds before the first word."""
 
     usual_learning_rate: ClassVar[float] = 5e-3
+    leaves_frozen_work: ClassVar[bool] = False
 
     kind: Literal["prefix"] = Field("prefix", exclude=True)
     virtual_tokens: Whole = Field(64, ge=16, le=512)
@@ -68,6 +75,7 @@ class Ia3(Section):
     """(IA)3 (Liu et al. 2022): trained factors for keys, values and the feed-forward layer; the fewest parameters."""
 
     usual_learning_rate: ClassVar[float] = 5e-3
+    leaves_frozen_work: ClassVar[bool] = False
 
     kind: Literal["ia3"] = Field("ia3", exclude=True)
     targets: tuple[str, ...] = Field(("k_proj", "v_proj", "down_proj"), min_length=1)
@@ -86,6 +94,7 @@ class Full(Section):
     """All weights are trained."""
 
     usual_learning_rate: ClassVar[float] = 2e-5
+    leaves_frozen_work: ClassVar[bool] = False
 
     kind: Literal["full"] = Field("full", exclude=True)
 
