@@ -99,6 +99,8 @@ class ScriptedStudent:
             trainable_parameters=3,
         )
 
+    gains_from_many = False
+
     def wear(self, adapter: Path) -> frozenset[str]:
         self._who = "fine-tuned"
         return frozenset(json.loads((adapter / "note.json").read_text(encoding="utf-8")))

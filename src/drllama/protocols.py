@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -140,6 +141,20 @@ class Filter(Protocol):
         """Return an objection or None for each of the candidates that no earlier filter dropped, in their order."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """One of several trainings that a student is to make."""
+
+    train: Sequence[TrainingRow]
+    dev: Sequence[Example]
+    settings: Finetune
+    seed: int
+    workspace: Path
+    """Where the adapter is left, and what outlives a kill."""
+    updates_per_epoch: int | None = None
+    """How long an epoch is; None: one pass over the rows."""
+
+
 class Student(Protocol):
     """A small language model that can be scored and fine-tuned."""
 
@@ -172,6 +187,19 @@ class Student(Protocol):
 
         ``workspace`` outlives a kill: what the student keeps there lets the next call go on where this one ended,
         with the same adapter at the end, byte for byte.
+        """
+
+    @property
+    def gains_from_many(self) -> bool:
+        """Whether several trainings at once take less time than one after another."""
+
+    def finetune_many(
+        self, courses: Sequence[Course], *, stop_after: int | None = None, progress: Progress
+    ) -> list[Finetuned]:
+        """Train one adapter for each course, with the same results as ``finetune`` up to rounding.
+
+        Each workspace holds what ``finetune`` would leave there: a call that was killed can go on alone or in other
+        company, and in the same company to the same adapters, byte for byte.
         """
 
     def wear(self, adapter: Path) -> frozenset[str]:

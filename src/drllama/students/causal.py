@@ -8,7 +8,7 @@ from typing import Any
 from drllama.errors import DataError, ModelError
 from drllama.ids import derive_seed
 from drllama.prompts import student_prompt
-from drllama.protocols import TRAINING_COST, Progress
+from drllama.protocols import TRAINING_COST, Course, Progress
 from drllama.recipe import Evaluate, Finetune
 from drllama.recipe import Student as StudentSettings
 from drllama.stats import evaluate_predictions
@@ -123,6 +123,30 @@ class CausalStudent:
             truncated_examples=sum(one.truncated_tokens > 0 for _, one in fitting),
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
+
+    @property
+    def gains_from_many(self) -> bool:
+        """Whether several trainings at once take less time than one after another."""
+        # A CPU is busy with the rows of one training; a GPU waits for work, most of all with small students.
+        return self._card.device.startswith("cuda")
+
+    def finetune_many(
+        self, courses: Sequence[Course], *, stop_after: int | None = None, progress: Progress
+    ) -> list[Finetuned]:
+        """Train one adapter for each course (see ``protocols.Student``)."""
+        return [
+            self.finetune(
+                course.train,
+                course.dev,
+                settings=course.settings,
+                seed=course.seed,
+                updates_per_epoch=course.updates_per_epoch,
+                stop_after=stop_after,
+                workspace=course.workspace,
+                progress=progress,
+            )
+            for course in courses
+        ]
 
     def wear(self, adapter: Path) -> frozenset[str]:
         """Put on an adapter, and return the ids that it must not be scored on (see ``protocols.Student``)."""

@@ -6,30 +6,23 @@ of (seed, epoch, step), and a checkpoint holds weights, moments and the story so
 """
 
 import hashlib
-import json
 import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
-from pydantic import TypeAdapter
-from safetensors import SafetensorError
 
-from drllama.errors import StoreError
-from drllama.files import write_whole
 from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
+from drllama.students.checkpoint import CHECKPOINT, Checkpoint, Story
 from drllama.students.encoding import Encoded
 from drllama.students.passes import Reader, Row
 from drllama.types import Epoch, Label, TrainingRow
 
-CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_EVERY_SECONDS = 60.0
 # Examples of like length are batched together within pools of this many batches: little padding, little less chance.
 _POOL_BATCHES = 8
@@ -97,16 +90,6 @@ class Lesson:
         ]
 
 
-@dataclass(slots=True)
-class _Story:
-    """How far training has come; all that isn't a tensor."""
-
-    step: int
-    loss_sum: float
-    """Over the steps of the running epoch."""
-    epochs: list[Epoch]
-
-
 def train_adapter(
     reader: Reader,
     lesson: Lesson,
@@ -130,8 +113,8 @@ def train_adapter(
         weights.values(), lr=lesson.settings.learning_rate, weight_decay=lesson.settings.weight_decay
     )
     best: dict[str, torch.Tensor] = {}
-    checkpoint = _Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
-    story = checkpoint.load(weights, optimizer, best) or _Story(step=0, loss_sum=0.0, epochs=[])
+    checkpoint = Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
+    story = checkpoint.load(weights, optimizer, best) or Story(step=0, loss_sum=0.0, epochs=[])
     parts, saved_at = lesson.parts(), time.monotonic()
     total = lesson.updates_per_epoch * lesson.settings.epochs
     until = lesson.settings.epochs if stop_after is None else min(stop_after, lesson.settings.epochs)
@@ -232,63 +215,3 @@ def _chosen(epochs: Sequence[Epoch], settings: Finetune) -> int:
             return max(epochs, key=lambda epoch: (epoch.dev_accuracy, -epoch.dev_nll_nats)).number
         case "macro_f1":
             return max(epochs, key=lambda epoch: (epoch.dev_macro_f1, -epoch.dev_nll_nats)).number
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Checkpoint:
-    """All that training needs to go on: weights, moments, the best weights so far and the story."""
-
-    path: Path
-    lesson: str
-    """Fingerprint of the lesson; a checkpoint of another one would go on in the middle of something else."""
-
-    def save(
-        self,
-        weights: Mapping[str, torch.Tensor],
-        optimizer: torch.optim.Optimizer,
-        best: Mapping[str, torch.Tensor],
-        story: _Story,
-    ) -> None:
-        tensors = {f"best/{name}": weight for name, weight in best.items()}
-        for name, weight in weights.items():
-            tensors[f"weight/{name}"] = weight.detach()
-            for moment, value in optimizer.state[weight].items():
-                tensors[f"adam/{name}/{moment}"] = value
-        plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        told = {"lesson": self.lesson, "story": json.dumps(asdict(story))}
-        write_whole(self.path, safetensors.torch.save(plain, metadata=told))
-
-    def load(
-        self,
-        weights: Mapping[str, torch.Tensor],
-        optimizer: torch.optim.Optimizer,
-        best: dict[str, torch.Tensor],
-    ) -> _Story | None:
-        if not self.path.exists():
-            return None
-        try:
-            with safetensors.safe_open(self.path, framework="pt", device="cpu") as file:
-                told = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-        except (OSError, SafetensorError) as error:
-            raise StoreError(
-                f"{self.path}: can't be read as a checkpoint; delete it and run again: training starts anew"
-            ) from error
-        if told.get("lesson") != self.lesson:
-            raise StoreError(
-                f"{self.path}: not a checkpoint of this training; delete it and run again: training starts anew"
-            )
-        with torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(tensors[f"weight/{name}"])
-                prefix = f"adam/{name}/"
-                optimizer.state[weight] = {
-                    key.removeprefix(prefix): tensor.to("cpu" if key.endswith("/step") else weight.device)
-                    for key, tensor in tensors.items()
-                    if key.startswith(prefix)
-                }
-                if f"best/{name}" in tensors:
-                    best[name] = tensors[f"best/{name}"].to(weight.device)
-        story = json.loads(told["story"])
-        epochs = TypeAdapter(list[Epoch]).validate_python(story["epochs"])
-        return _Story(step=story["step"], loss_sum=story["loss_sum"], epochs=epochs)
