@@ -1,7 +1,7 @@
 """A training's checkpoint: all that it needs to go on where it was killed, in one file that is whole or not there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,14 +36,14 @@ class Checkpoint:
     lesson: str
     """Fingerprint of the lesson; a checkpoint of another one would go on in the middle of something else."""
 
-    def save(
+    def content(
         self,
         weights: Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer,
         best: Mapping[str, torch.Tensor],
         story: Story,
-    ) -> None:
-        """Write all down; what was there is replaced at once or not at all."""
+    ) -> bytes:
+        """Return what is to be written down."""
         tensors = {f"best/{name}": weight for name, weight in best.items()}
         for name, weight in weights.items():
             tensors[f"weight/{name}"] = weight.detach()
@@ -51,7 +51,7 @@ class Checkpoint:
                 tensors[f"adam/{name}/{moment}"] = value
         plain = {name: tensor.contiguous() for name, tensor in tensors.items()}
         told = {"lesson": self.lesson, "story": json.dumps(asdict(story))}
-        write_whole(self.path, safetensors.torch.save(plain, metadata=told))
+        return bytes(safetensors.torch.save(plain, metadata=told))
 
     def load(
         self,
@@ -92,3 +92,27 @@ class Checkpoint:
         story = json.loads(told["story"])
         epochs = TypeAdapter(list[Epoch]).validate_python(story["epochs"])
         return Story(step=story["step"], loss_sum=story["loss_sum"], epochs=epochs)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several checkpoints so that ``settle``, after a kill, finds all of them old or all of them new."""
+    for path, content in contents.items():
+        write_whole(_next(path), content)
+    for path in contents:
+        _next(path).replace(path)
+
+
+def settle(paths: Sequence[Path]) -> None:
+    """Bring the checkpoints that ``write_together`` was killed among to the same moment."""
+    first, *others = paths
+    # The first is both written and put in its place before the others: where it waits no more, all were written.
+    all_written = not _next(first).exists()
+    for path in others:
+        if all_written and _next(path).exists():
+            _next(path).replace(path)
+        _next(path).unlink(missing_ok=True)
+    _next(first).unlink(missing_ok=True)
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.name}.next")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from drllama.files import write_whole
 from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
 from drllama.students.checkpoint import CHECKPOINT, Checkpoint, Story
@@ -109,52 +110,108 @@ def train_adapter(
         StoreError: the checkpoint can't be read, or belongs to another lesson.
     """
     weights = {name: weight for name, weight in reader.model.named_parameters() if weight.requires_grad}
-    optimizer = torch.optim.AdamW(
-        weights.values(), lr=lesson.settings.learning_rate, weight_decay=lesson.settings.weight_decay
-    )
-    best: dict[str, torch.Tensor] = {}
-    checkpoint = Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
-    story = checkpoint.load(weights, optimizer, best) or Story(step=0, loss_sum=0.0, epochs=[])
-    parts, saved_at = lesson.parts(), time.monotonic()
-    total = lesson.updates_per_epoch * lesson.settings.epochs
-    until = lesson.settings.epochs if stop_after is None else min(stop_after, lesson.settings.epochs)
-    while len(story.epochs) < until:
-        number, at = len(story.epochs) + 1, story.step - len(story.epochs) * lesson.updates_per_epoch
-        if at < lesson.updates_per_epoch:
-            batch = lesson.batch(story.step)
-            asked = [parts[index] for index in batch]
-            story.loss_sum += _update(reader, optimizer, lesson, asked, step=story.step, total=total)
-            story.step += 1
-            on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
+    learner = Learner(lesson, weights, workspace)
+    until = learner.last_epoch(stop_after)
+    saved_at = time.monotonic()
+    while (number := learner.epoch) <= until:
+        asks_dev = learner.epoch_is_over
+        if asks_dev:
+            learner.judge(on_dev(number, learner.mean_loss))
         else:
-            story.epochs.append(on_dev(number, story.loss_sum / lesson.updates_per_epoch))
-            story.loss_sum = 0.0
-            if _chosen(story.epochs, lesson.settings) == number:
-                best = {name: weight.detach().clone() for name, weight in weights.items()}
-        if at == lesson.updates_per_epoch or time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS:
-            checkpoint.save(weights, optimizer, best, story)
+            batch = learner.batch()
+            learner.update(_backward(reader, lesson, batch, step=learner.story.step))
+            on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
+        if asks_dev or checkpoint_is_due(saved_at):
+            learner.save()
             saved_at = time.monotonic()
     with torch.no_grad():
         for name, weight in weights.items():
-            weight.copy_(best[name])
+            weight.copy_(learner.best[name])
     # A sitting that was to go further may have left more epochs than this one asks for.
-    return tuple(story.epochs[:until]), _chosen(story.epochs[:until], lesson.settings)
+    return tuple(learner.story.epochs[:until]), _chosen(learner.story.epochs[:until], lesson.settings)
 
 
-def _update(
-    reader: Reader,
-    optimizer: torch.optim.Optimizer,
-    lesson: Lesson,
-    batch: Sequence[Sequence[tuple[Encoded, float]]],
-    *,
-    step: int,
-    total: int,
-) -> float:
-    """Make one update and return the batch's mean loss in nats, of examples that weigh 1 in the mean of all batches."""
-    settings = lesson.settings
-    optimizer.param_groups[0]["lr"] = settings.learning_rate * _rate_share(step, total, settings.warmup_share)
+def checkpoint_is_due(saved_at: float) -> bool:
+    """Return whether enough was done since then, by the monotonic clock, to be written down."""
+    return time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS
+
+
+class Learner:
+    """A training under way, with its own optimizer: it goes on where its checkpoint ends."""
+
+    def __init__(self, lesson: Lesson, weights: Mapping[str, torch.Tensor], workspace: Path) -> None:
+        """Train these weights, which the checkpoint in ``workspace`` changes if there is one.
+
+        Raises:
+            StoreError: the checkpoint can't be read, or belongs to another lesson.
+        """
+        self.lesson, self.weights = lesson, weights
+        self.checkpoint = Checkpoint(path=workspace / CHECKPOINT, lesson=lesson.fingerprint())
+        self.best: dict[str, torch.Tensor] = {}
+        self._optimizer = torch.optim.AdamW(weights.values(), weight_decay=lesson.settings.weight_decay)
+        self._parts = lesson.parts()
+        begun = self.checkpoint.load(weights, self._optimizer, self.best)
+        self.story = begun or Story(step=0, loss_sum=0.0, epochs=[])
+
+    @property
+    def epoch(self) -> int:
+        """Return the number of the running epoch, from 1."""
+        return len(self.story.epochs) + 1
+
+    @property
+    def epoch_is_over(self) -> bool:
+        """Return whether dev is to be asked before the next update."""
+        return self.story.step == self.epoch * self.lesson.updates_per_epoch
+
+    @property
+    def mean_loss(self) -> float:
+        """Return the mean loss of the running epoch's updates, once it is over."""
+        return self.story.loss_sum / self.lesson.updates_per_epoch
+
+    def last_epoch(self, stop_after: int | None) -> int:
+        """Return the epoch after which a sitting ends."""
+        epochs = self.lesson.settings.epochs
+        return epochs if stop_after is None else min(stop_after, epochs)
+
+    def batch(self) -> list[list[tuple[Encoded, float]]]:
+        """Return the parts of each example of the next update (see ``Lesson.parts``)."""
+        return [self._parts[index] for index in self.lesson.batch(self.story.step)]
+
+    def update(self, loss: float) -> None:
+        """Change the weights by their gradients, and drop these."""
+        settings, story = self.lesson.settings, self.story
+        total = self.lesson.updates_per_epoch * settings.epochs
+        share = _rate_share(story.step, total, settings.warmup_share)
+        self._optimizer.param_groups[0]["lr"] = settings.learning_rate * share
+        torch.nn.utils.clip_grad_norm_(self.weights.values(), settings.max_grad_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        story.step += 1
+        story.loss_sum += loss
+
+    def judge(self, epoch: Epoch) -> None:
+        """End the running epoch with what dev came to; if it is the best, its weights are remembered."""
+        self.story.epochs.append(epoch)
+        self.story.loss_sum = 0.0
+        if _chosen(self.story.epochs, self.lesson.settings) == epoch.number:
+            self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
+
+    def save(self) -> None:
+        """Write down all that the training needs to go on."""
+        write_whole(self.checkpoint.path, self.snapshot())
+
+    def snapshot(self) -> bytes:
+        """Return what ``save`` writes."""
+        return self.checkpoint.content(self.weights, self._optimizer, self.best, self.story)
+
+
+def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Encoded, float]]], *, step: int) -> float:
+    """Leave the gradients of one update, and return the batch's mean loss in nats.
+
+    An example weighs 1 in the mean of all batches.
+    """
     parts = [part for example in batch for part in example]
-    at_once = settings.micro_batch_size or (1 if reader.model.device.type == "cpu" else len(parts))
+    at_once = lesson.settings.micro_batch_size or (1 if reader.model.device.type == "cpu" else len(parts))
     loss_sum = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
@@ -167,9 +224,6 @@ def _update(
             loss.backward()  # type: ignore[no-untyped-call]
             loss_sum += loss.item()
         reader.model.eval()
-    torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
     return loss_sum
 
 
