@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drllama.recipe import Finetune
-from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard, TrainingRow
+from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard, TrainingRow, Writing
 
 POISON = "POISON"
 """A question that holds this word doesn't fit the scripted student."""
 HARD = "HARD"
 """A question that holds this word is answered wrong, whatever was learnt."""
+
+MUMBLED = " That is known to help, yes"
+"""What is written to a hard question: the paper's readers find "maybe" and "no" in it, a strict one nothing."""
 
 
 @dataclass
@@ -67,6 +70,19 @@ class ScriptedStudent:
                 raise self._script.failure
             self._script.asked.append((self._who, example.question))
             yield self._answer(example)
+
+    def write(self, examples: Sequence[Example]) -> Iterator[Writing]:
+        for example in reversed(examples):
+            self._script.asked.append((f"{self._who}, writing", example.question))
+            answer = self._answer(example)
+            yield Writing(
+                example_id=answer.example_id,
+                source_id=answer.source_id,
+                text=None if answer.choice is None else MUMBLED if HARD in example.question else f" {answer.choice}.",
+                num_tokens=answer.num_tokens,
+                truncated_tokens=0,
+                note=answer.note,
+            )
 
     def finetune(
         self, train, dev, *, settings, seed, workspace: Path, progress, updates_per_epoch=None, stop_after=None

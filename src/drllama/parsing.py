@@ -1,13 +1,17 @@
-"""Reading a teacher's reply: what was asked for, or ``Unparsed`` with the reason. Nothing is ever filled in."""
+"""Reading what a model wrote: what was asked for, or ``Unparsed`` with the reason.
+
+Nothing is ever filled in, but by the paper's two readers, which are here so that their effect can be seen.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 import regex
 
 from drllama.text import holds_word
-from drllama.types import Judgement, Label, Task, Unparsed
+from drllama.types import Judgement, Label, Reader, Task, Unparsed
 
 # Words before the object may hold a brace of their own, as in "the set {1, 2}".
 _OPENING = regex.compile(r'\{\s*["}]')
@@ -124,6 +128,48 @@ def parse_answer(text: str, task: Task) -> Label | Unparsed:
     if answers or len(named) > 1:
         return Unparsed(text=text, reason="several labels")
     return Unparsed(text=text, reason="a label in passing, not as the answer" if named else "no label")
+
+
+def readers_of(task: Task) -> tuple[Reader, ...]:
+    """Return the ways to read what a student wrote; the paper's two know yes, no and maybe only."""
+    papers = (Reader.FIRST_WORD, Reader.HUNDRED_WORDS) if sorted(task.labels) == ["maybe", "no", "yes"] else ()
+    return (*papers, Reader.STRICT)
+
+
+def read_written(text: str, task: Task, reader: Reader) -> Label | Unparsed:
+    """Return the label in what a student wrote behind its prompt's opening words.
+
+    The paper's readers look at the rest of that line, and take "know" for "no".
+    """
+    match reader:
+        case Reader.FIRST_WORD:
+            return _yes_or_no_in(_line_behind(text)[:1])
+        case Reader.HUNDRED_WORDS:
+            return _yes_or_no_in(_line_behind(text)[:100])
+        case Reader.STRICT:
+            return _parse_written(text, task)
+        case _ as other:
+            assert_never(other)
+
+
+def _line_behind(text: str) -> list[str]:
+    line, _, _ = text.partition("\n")
+    return line.lower().split()
+
+
+def _yes_or_no_in(words: Sequence[str]) -> Label:
+    return next((label for word in words for label in ("yes", "no") if label in word), "maybe")
+
+
+def _parse_written(text: str, task: Task) -> Label | Unparsed:
+    # Students write the words that stand for a label; small ones repeat them to the end.
+    labels = {task.verbalizers[label].strip(): label for label in task.labels}
+    spoken = replace(task, labels=tuple(labels))
+    found = parse_answer(text, spoken)
+    if isinstance(found, Unparsed):
+        echoed = [words for words in labels if regex.fullmatch(rf"(?i)[\W_]*+(?:{regex.escape(words)}[\W_]*+)++", text)]
+        return labels[echoed[0]] if echoed else found
+    return labels[found]
 
 
 def _answer_places(text: str) -> list[int]:

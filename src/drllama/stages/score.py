@@ -1,12 +1,15 @@
 """Asking a student a split's questions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import TypeVar
 
 from drllama.errors import OverlapError
 from drllama.protocols import Progress, Student
-from drllama.types import Example, Prediction
+from drllama.types import Example, Prediction, Writing
+
+Answer = TypeVar("Answer", Prediction, Writing)
 
 _DIGITS = 5
 """Of scores in nats: so many are written into a cell's file, and a run made from files is the same as one made here."""
@@ -16,17 +19,24 @@ def score(
     student: Student, examples: Sequence[Example], *, activity: str, progress: Progress
 ) -> tuple[Prediction, ...]:
     """Return one prediction for each example, in the examples' order."""
+    predictions = map(_rounded, student.score(examples))
+    return in_order(predictions, examples, activity=activity, units=1, progress=progress)
+
+
+def in_order(
+    answers: Iterable[Answer], examples: Sequence[Example], *, activity: str, units: float, progress: Progress
+) -> tuple[Answer, ...]:
+    """Return the answers, one for each example, in the examples' order; each is so many units of work."""
     waiting: dict[str, list[int]] = {}
     for place, example in enumerate(examples):
         waiting.setdefault(example.id, []).append(place)
-    answers: list[Prediction | None] = [None] * len(examples)
+    placed: dict[int, Answer] = {}
     progress.work(activity)
-    for prediction in student.score(examples):
-        answers[waiting[prediction.example_id].pop(0)] = _rounded(prediction)
-        progress.work(activity, 1)
-    answered = tuple(answer for answer in answers if answer is not None)
-    assert len(answered) == len(examples), f"{len(answered)} predictions for {len(examples)} examples"
-    return answered
+    for answer in answers:
+        placed[waiting[answer.example_id].pop(0)] = answer
+        progress.work(activity, units)
+    assert len(placed) == len(examples), f"{len(placed)} answers for {len(examples)} examples"
+    return tuple(placed[place] for place in range(len(examples)))
 
 
 def refuse_seen(seen: AbstractSet[str], examples: Sequence[Example], *, where: str) -> None:

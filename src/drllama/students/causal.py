@@ -27,7 +27,21 @@ from drllama.students.methods import with_new_adapter
 from drllama.students.passes import make_reader
 from drllama.students.scoring import label_scores
 from drllama.students.training import Lesson, train_adapter
-from drllama.types import Epoch, Example, Finetuned, Label, Outcome, Prediction, StudentCard, Task, TrainingRow
+from drllama.students.writing import Writer
+from drllama.types import (
+    Epoch,
+    Example,
+    Finetuned,
+    Label,
+    Outcome,
+    Prediction,
+    StudentCard,
+    Task,
+    TrainingRow,
+    Writing,
+)
+
+_NO_NUMBERS = "scores that aren't numbers"
 
 
 class CausalStudent:
@@ -51,15 +65,10 @@ class CausalStudent:
 
     def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
         """Yield one prediction for each example, the longest first, so that a lack of memory shows at once."""
-        fitting = []
-        for example in examples:
-            match self._encoder.encode(example):
-                case Encoded() as encoded:
-                    fitting.append(encoded)
-                case Unfit(reason=reason):
-                    yield _prediction(example, None, num_tokens=0, truncated_tokens=0, note=reason)
+        fitting, unfit = self._longest_first(examples)
+        for one in unfit:
+            yield _prediction(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason)
         reader = make_reader(self._model, self._frozen)
-        fitting.sort(key=lambda encoded: -len(encoded.tokens))
         for start in range(0, len(fitting), self._settings.batch_size):
             batch = fitting[start : start + self._settings.batch_size]
             for encoded, scores in zip(batch, label_scores(reader, batch, self._encoder.label_tokens), strict=True):
@@ -69,7 +78,24 @@ class CausalStudent:
                     scores if finite else None,
                     num_tokens=len(encoded.tokens),
                     truncated_tokens=encoded.truncated_tokens,
-                    note="" if finite else "scores that aren't numbers",
+                    note="" if finite else _NO_NUMBERS,
+                )
+
+    def write(self, examples: Sequence[Example]) -> Iterator[Writing]:
+        """Yield what the student writes to each example, the longest first."""
+        fitting, unfit = self._longest_first(examples)
+        for one in unfit:
+            yield _writing(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason)
+        writer = Writer(model=self._model, tokenizer=self._encoder.tokenizer)
+        for start in range(0, len(fitting), self._settings.batch_size):
+            batch = fitting[start : start + self._settings.batch_size]
+            for encoded, text in zip(batch, writer.answers(batch), strict=True):
+                yield _writing(
+                    encoded.example,
+                    text,
+                    num_tokens=len(encoded.tokens),
+                    truncated_tokens=encoded.truncated_tokens,
+                    note=_NO_NUMBERS if text is None else "",
                 )
 
     def finetune(
@@ -170,6 +196,11 @@ class CausalStudent:
         take_off(self._model)
         self._model = self._bare
 
+    def _longest_first(self, examples: Sequence[Example]) -> tuple[list[Encoded], list[Unfit]]:
+        encoded = [self._encoder.encode(example) for example in examples]
+        fitting = sorted((one for one in encoded if isinstance(one, Encoded)), key=lambda one: -len(one.tokens))
+        return fitting, [one for one in encoded if isinstance(one, Unfit)]
+
     def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float, progress: Progress) -> Epoch:
         predictions = []
         for prediction in self.score(dev):
@@ -236,6 +267,17 @@ def _prediction(
         choice=choice,
         outcome=outcome,
         scores_nats=scores,
+        num_tokens=num_tokens,
+        truncated_tokens=truncated_tokens,
+        note=note,
+    )
+
+
+def _writing(example: Example, text: str | None, *, num_tokens: int, truncated_tokens: int, note: str) -> Writing:
+    return Writing(
+        example_id=example.id,
+        source_id=example.origin.source_id,
+        text=text,
         num_tokens=num_tokens,
         truncated_tokens=truncated_tokens,
         note=note,

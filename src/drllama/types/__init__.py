@@ -10,7 +10,9 @@ from drllama.types.answers import (
     Evaluation,
     Outcome,
     Prediction,
+    Reader,
     ReliabilityBin,
+    Writing,
 )
 from drllama.types.batches import BatchRecord, OpenBatch
 from drllama.types.effects import (
@@ -133,6 +135,7 @@ __all__ = [
     "Outcome",
     "Prediction",
     "Quoted",
+    "Reader",
     "ReliabilityBin",
     "Reply",
     "ReplyForm",
@@ -155,5 +158,6 @@ __all__ = [
     "UnparsedRow",
     "Verdict",
     "Votes",
+    "Writing",
     "texts_of",
 ]

@@ -38,6 +38,33 @@ class Prediction:
     """Why the outcome is ``unparsed`` or ``failed``."""
 
 
+class Reader(StrEnum):
+    """How a label is found in what a student wrote."""
+
+    FIRST_WORD = "first word"
+    """The paper's earlier notebook: "yes" or "no" somewhere in the first word, else "maybe"."""
+    HUNDRED_WORDS = "100 words"
+    """The paper's last notebook: the first of 100 words that holds "yes" or "no", else "maybe"."""
+    STRICT = "strict"
+    """The label that is the answer, and none where it isn't clear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """What a student wrote as its answer to one question."""
+
+    example_id: str
+    source_id: str
+    text: str | None
+    """At most its first line and 100 words; None: it wrote nothing."""
+    num_tokens: int
+    """Length of the student's input; 0 when nothing was read."""
+    truncated_tokens: int
+    """Tokens of the context that were cut off so that the input fits."""
+    note: str = ""
+    """Why it wrote nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A number with its interval."""
