@@ -29,42 +29,49 @@ END = "<|endoftext|>"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def save_tiny_llama(folder: Path, *, seed: int = 1) -> Path:
-    """Save a 2-layer Llama with grouped queries and tied embeddings, and return its folder."""
+_LLAMA_LIKE = {
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+_LAYERS = ["sliding_attention", "full_attention"]
+FAMILIES = {
+    "llama": (transformers.LlamaForCausalLM, {**_LLAMA_LIKE, "tie_word_embeddings": True}),
+    "mistral": (transformers.MistralForCausalLM, {**_LLAMA_LIKE, "sliding_window": 24}),
+    "qwen2": (transformers.Qwen2ForCausalLM, {**_LLAMA_LIKE, "tie_word_embeddings": True}),
+    "qwen3": (transformers.Qwen3ForCausalLM, {**_LLAMA_LIKE, "head_dim": 8}),
+    "gemma2": (transformers.Gemma2ForCausalLM, {**_LLAMA_LIKE, "head_dim": 8, "sliding_window": 24}),
+    "gemma3": (
+        transformers.Gemma3ForCausalLM,
+        {**_LLAMA_LIKE, "head_dim": 8, "sliding_window": 24, "layer_types": _LAYERS, "num_key_value_heads": 1},
+    ),
+    "gpt2": (transformers.GPT2LMHeadModel, {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}),
+    "biogpt": (
+        transformers.BioGptForCausalLM,
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 512,
+        },
+    ),
+}
+"""Two layers of each: grouped queries, tied embeddings, learned positions and sliding windows are among them."""
+
+
+def save_tiny(family: str, folder: Path, *, seed: int = 1) -> Path:
+    """Save a 2-layer model of a family with random weights, and return its folder."""
+    kind, settings = FAMILIES[family]
     tokenizer = _tokenizer()
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        initializer_range=0.2,  # the usual 0.02 would leave all labels equally likely
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    end = tokenizer.eos_token_id
+    # With the usual 0.02 all labels would be equally likely.
+    config = kind.config_class(
+        vocab_size=len(tokenizer), initializer_range=0.2, bos_token_id=end, eos_token_id=end, **settings
     )
-    return _saved(transformers.LlamaForCausalLM, config, tokenizer, folder, seed)
-
-
-def save_tiny_gpt2(folder: Path, *, seed: int = 1) -> Path:
-    """Save a 2-layer GPT-2, whose positions are learned, and return its folder."""
-    tokenizer = _tokenizer()
-    config = transformers.GPT2Config(
-        vocab_size=len(tokenizer),
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_positions=512,
-        initializer_range=0.2,
-        bos_token_id=tokenizer.eos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return _saved(transformers.GPT2LMHeadModel, config, tokenizer, folder, seed)
-
-
-def _saved(kind, config, tokenizer, folder, seed):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         kind(config).save_pretrained(folder)

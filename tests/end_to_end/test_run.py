@@ -42,7 +42,7 @@ def _one_thread():
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
-    return tiny_student.save_tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
+    return tiny_student.save_tiny("llama", tmp_path_factory.mktemp("model") / "tiny")
 
 
 @pytest.fixture(scope="module")

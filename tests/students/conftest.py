@@ -25,12 +25,12 @@ def _cache_of_our_own(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory):
-    return tiny_student.save_tiny_llama(tmp_path_factory.mktemp("models") / "llama")
+    return tiny_student.save_tiny("llama", tmp_path_factory.mktemp("models") / "llama")
 
 
 @pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory):
-    return tiny_student.save_tiny_gpt2(tmp_path_factory.mktemp("models") / "gpt2")
+    return tiny_student.save_tiny("gpt2", tmp_path_factory.mktemp("models") / "gpt2")
 
 
 @pytest.fixture(scope="session")

@@ -153,7 +153,7 @@ def test_an_adapter_is_saved_though_its_model_has_been_moved(tiny_llama, tmp_pat
 
 
 def test_an_adapter_of_other_base_weights_is_refused_in_one_line(copied, tmp_path):
-    other = student_of(tiny_student.save_tiny_llama(tmp_path / "other", seed=2))
+    other = student_of(tiny_student.save_tiny("llama", tmp_path / "other", seed=2))
     assert_refused(other, copied, f"{copied}: made for other base weights (")
 
 
