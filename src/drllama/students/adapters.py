@@ -15,7 +15,7 @@ from safetensors.torch import save
 
 from drllama.errors import ModelError
 from drllama.files import folder_whole
-from drllama.students.loading import disk_errors_of_safetensors, saved_model
+from drllama.students.loading import save_model, saved_model
 from drllama.students.methods import peft_warnings_off
 from drllama.types import Label
 
@@ -81,9 +81,7 @@ def save_adapter(model: Any, folder: Path, note: AdapterNote, tokenizer: Any) ->
         if isinstance(model, peft.PeftModel):
             _write_adapter(model, partial, note.model)
         else:
-            with disk_errors_of_safetensors():
-                model.save_pretrained(partial)
-                tokenizer.save_pretrained(partial)
+            save_model(model, tokenizer, partial)
         (partial / NOTE).write_bytes(TypeAdapter(AdapterNote).dump_json(note, indent=1) + b"\n")
 
 

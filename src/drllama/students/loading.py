@@ -229,17 +229,17 @@ def _convert(parts: GgufParts, folder: Path) -> None:
         for mark in ("quantization_config", "_pre_quantization_dtype"):
             if hasattr(model.config, mark):
                 delattr(model.config, mark)
-        with disk_errors_of_safetensors():
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
+        save_model(model, tokenizer, partial)
 
 
-@contextmanager
-def disk_errors_of_safetensors() -> Iterator[None]:
-    """Raise as OSError what safetensors tells in words of its own: the system's errors, such as a full disk."""
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:  # noqa: ANN401
+    """Write a model and its tokenizer as transformers reads them, the same bytes for the same weights."""
     try:
-        yield
+        with _quiet_transformers():
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     except SafetensorError as error:
+        # safetensors tells the system's errors, a full disk too, in words of its own.
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
