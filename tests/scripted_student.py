@@ -107,7 +107,7 @@ class ScriptedStudent:
                 epochs.append(_epoch(number, 1, nats))
         return Finetuned(
             epochs=tuple(epochs),
-            chosen_epoch=1,
+            chosen_epoch=min(epochs, key=lambda epoch: epoch.dev_nll_nats).number,
             num_steps=last * (updates_per_epoch or math.ceil(len(train) / settings.batch_size)),
             num_examples=len(train),
             left_out=(),

@@ -4,6 +4,7 @@ STORE/steps/STAGE-KEY/       a finished step: result.json, step.json, and what e
 STORE/steps/STAGE-KEY.work/  an unfinished one; it outlives a kill, and the next call goes on in it
 STORE/RUN/manifest.json      a finished run, written last; beside it the report and the resolved recipe
 STORE/RUN/rows.jsonl         the ledger, where a teacher was asked: a line for each item, and what became of it
+STORE/sweeps/SWEEP/          a finished sweep: sweep.html, sweep.md, and last sweep.json
 """
 
 import difflib
@@ -141,6 +142,15 @@ class Store:
         path = self.root / run_id / name
         write_whole(path, content)
         return path
+
+    def save_sweep(self, sweep_id: str, files: Mapping[str, str]) -> None:
+        """Write a sweep's files, in their order."""
+        for name, content in files.items():
+            write_whole(self.sweep_folder(sweep_id) / name, content)
+
+    def sweep_folder(self, sweep_id: str) -> Path:
+        """Return where a sweep's files lie."""
+        return self.root / "sweeps" / sweep_id
 
     def runs(self) -> list[Run]:
         """Return all finished runs, the oldest first."""

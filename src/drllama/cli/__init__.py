@@ -12,6 +12,7 @@ def main() -> None:
     """Run the command line and exit: 0 done, 1 something a person can mend, 2 wrong usage, 130 interrupted."""
     import drllama.cli.filtering
     import drllama.cli.review
+    import drllama.cli.sweep
     import drllama.cli.teacher  # noqa: F401  their commands join the others
     from drllama.cli.app import app
     from drllama.errors import BatchPending, BudgetSpent, DrLlamaError

@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from drllama.report import over_seeds_text, point_note, sweep_told, value_shown
 from drllama.text import num_columns
-from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Taught
+from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -79,6 +80,30 @@ def run_summary(run: Run, store: Path) -> str:
             *best,
             f"report:  {store / run.id / 'report.html'}",
             f"adapter: {store / arm.adapter.folder / 'adapter'}",
+        ]
+    )
+
+
+def sweep_summary(sweep: Sweep, folder: Path) -> str:
+    """Return what a finished sweep found: a row for each point, and the command that runs the best."""
+    rows = [
+        [
+            *(value_shown(point.settings[path]) for path in sweep.varied),
+            *map(over_seeds_text, (point.accuracy, point.macro_f1, point.nll)),
+            f"{point.seconds:.1f}",
+            point_note(sweep, number),
+        ]
+        for number, point in enumerate(sweep.points)
+    ]
+    names = [path.rpartition(".")[2] for path in sweep.varied]
+    return "\n".join(
+        [
+            sweep_told(sweep),
+            "",
+            table([*names, "accuracy", "macro-F1", "NLL (nats)", "seconds", ""], rows),
+            "",
+            f"report:       {folder / 'sweep.html'}",
+            f"run the best: {sweep.run_best}",
         ]
     )
 

@@ -28,7 +28,11 @@ from drllama.recipe.reading import (
     Setting,
     as_yaml,
     read_recipe,
+    recipe_of,
+    recipe_text,
     resolve,
+    value_text,
+    values_of,
 )
 from drllama.recipe.sections import (
     Evaluate,
@@ -96,5 +100,9 @@ __all__ = [
     "TaskSection",
     "as_yaml",
     "read_recipe",
+    "recipe_of",
+    "recipe_text",
     "resolve",
+    "value_text",
+    "values_of",
 ]

@@ -69,31 +69,71 @@ def read_recipe(path: Path, assignments: Sequence[str] = ()) -> ResolvedRecipe:
     Raises:
         RecipeError: the file can't be read, or a setting is unknown, missing or out of range.
     """
+    return recipe_of(recipe_text(path), assignments, where=str(path))
+
+
+def recipe_text(path: Path) -> str:
+    """Return the text of a recipe's file.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RecipeError(
             f"{path}: {error.strerror}; give the path of a recipe, such as experiments/demo/recipe.yaml"
         ) from error
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 at byte {error.start}; save the recipe as UTF-8") from error
+
+
+def recipe_of(text: str, assignments: Sequence[str] = (), *, where: str) -> ResolvedRecipe:
+    """Return the recipe of a YAML text with ``A.B=VALUE`` assignments laid over it; ``where`` is the text's name.
+
+    Raises:
+        RecipeError: a setting is unknown, missing or out of range.
+    """
     try:
         node = yaml.compose(text, _Loader)
         origins: dict[str, str] = {}
         if isinstance(node, yaml.MappingNode):
-            _note_origins(node, "", path, origins)
+            _note_origins(node, "", where, origins)
         raw = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise RecipeError(f"{path}{where}: {getattr(error, 'problem', None) or 'not YAML'}; mend the line") from error
+        line = f" line {mark.line + 1}" if mark else ""
+        raise RecipeError(f"{where}{line}: {getattr(error, 'problem', None) or 'not YAML'}; mend the line") from error
     except RecursionError as error:
-        raise RecipeError(f"{path}: nested too deeply, or an alias inside itself; mend it") from error
+        raise RecipeError(f"{where}: nested too deeply, or an alias inside itself; mend it") from error
     if not isinstance(raw, dict):
-        raise RecipeError(f"{path}: {_kind_of(raw)}, not settings; a recipe begins like 'name: my-run'")
+        raise RecipeError(f"{where}: {_kind_of(raw)}, not settings; a recipe begins like 'name: my-run'")
     for assignment in assignments:
         _assign(raw, assignment, origins)
-    return resolve(raw, origins=origins, where=str(path))
+    return resolve(raw, origins=origins, where=where)
+
+
+def values_of(text: str) -> list[object]:
+    """Return the values of a text such as ``16, 32, [q_proj, v_proj]``, read as a recipe reads them.
+
+    Raises:
+        RecipeError: the text isn't YAML.
+    """
+    try:
+        values = yaml.load(f"[{text}]", _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{text}: not a list of values; write them like 16,32,64") from error
+    return list(values)
+
+
+def value_text(value: object) -> str:
+    """Return a value as ``--set`` takes it.
+
+    >>> value_text(0.001), value_text("all-linear"), value_text(["q_proj", "v_proj"]), value_text(None)
+    ('0.001', 'all-linear', '[q_proj, v_proj]', 'null')
+    """
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**6, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def resolve(
@@ -125,20 +165,20 @@ def as_yaml(recipe: Recipe) -> str:
     return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def _note_origins(node: yaml.MappingNode, prefix: str, path: Path, origins: dict[str, str]) -> None:
+def _note_origins(node: yaml.MappingNode, prefix: str, where: str, origins: dict[str, str]) -> None:
     for key, value in node.value:
         if key.value == "<<":
             raise RecipeError(
-                f"{path} line {key.start_mark.line + 1}: a recipe can't merge settings with <<; write them"
+                f"{where} line {key.start_mark.line + 1}: a recipe can't merge settings with <<; write them"
             )
         dotted = f"{prefix}{key.value}"
         if dotted in origins:
-            raise RecipeError(f"{path} line {key.start_mark.line + 1}: '{dotted}' stands twice; keep one of them")
-        origins[dotted] = f"{path} line {key.start_mark.line + 1}"
+            raise RecipeError(f"{where} line {key.start_mark.line + 1}: '{dotted}' stands twice; keep one of them")
+        origins[dotted] = f"{where} line {key.start_mark.line + 1}"
         if dotted == "student" and isinstance(value, yaml.ScalarNode):
             origins["student.model"] = origins.pop(dotted)
         if isinstance(value, yaml.MappingNode):
-            _note_origins(value, f"{dotted}.", path, origins)
+            _note_origins(value, f"{dotted}.", where, origins)
 
 
 def _assign(raw: dict[str, Any], assignment: str, origins: dict[str, str]) -> None:

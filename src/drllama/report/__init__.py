@@ -1,6 +1,22 @@
 """The report of a run: its contents gathered once, then written as JSON, Markdown or one self-contained HTML page."""
 
 from drllama.report.contents import ReportContents, report_contents
-from drllama.report.rendering import leaks_json, report_html, report_json, report_markdown
+from drllama.report.rendering import leaks_json, over_seeds_text, report_html, report_json, report_markdown
+from drllama.report.sensitivity import value_shown
+from drllama.report.sweeps import point_note, sweep_html, sweep_json, sweep_markdown, sweep_told
 
-__all__ = ["ReportContents", "leaks_json", "report_contents", "report_html", "report_json", "report_markdown"]
+__all__ = [
+    "ReportContents",
+    "leaks_json",
+    "over_seeds_text",
+    "point_note",
+    "report_contents",
+    "report_html",
+    "report_json",
+    "report_markdown",
+    "sweep_html",
+    "sweep_json",
+    "sweep_markdown",
+    "sweep_told",
+    "value_shown",
+]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from drllama.report.contents import ReportContents, System
 from drllama.report.pictures import confusion_picture, funnel_picture, intervals_picture, reliability_picture
-from drllama.types import Estimate, LeakAudit
+from drllama.types import Estimate, LeakAudit, OverSeeds
 
 if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
@@ -43,25 +43,31 @@ def leaks_json(leaks: LeakAudit) -> str:
 
 def report_markdown(contents: ReportContents) -> str:
     """Return the report as GitHub-flavoured Markdown; texts of the data can't become markup."""
-    template = _environment(autoescape=False, finalize=_finalize_markdown).get_template("report.md.jinja")
-    return template.render(report=contents, metrics=_METRICS, intervals=_interval_methods(contents)) + "\n"
+    return markdown_of("report.md.jinja", report=contents, metrics=_METRICS, intervals=_interval_methods(contents))
 
 
 def report_html(contents: ReportContents) -> str:
     """Return the report as one HTML page that loads nothing and runs nothing."""
-    template = _environment(autoescape=True, finalize=_finalize_html).get_template("report.html.jinja")
-    return (
-        template.render(
-            report=contents,
-            metrics=_METRICS,
-            intervals=_interval_methods(contents),
-            intervals_picture=intervals_picture(contents.systems, contents.finetuned),
-            confusion_picture=confusion_picture(contents.finetuned, contents.labels),
-            reliability_picture=reliability_picture(contents.finetuned),
-            funnel_picture=funnel_picture(contents.teacher.funnel if contents.teacher else ()),
-        )
-        + "\n"
+    return html_of(
+        "report.html.jinja",
+        report=contents,
+        metrics=_METRICS,
+        intervals=_interval_methods(contents),
+        intervals_picture=intervals_picture(contents.systems, contents.finetuned),
+        confusion_picture=confusion_picture(contents.finetuned, contents.labels),
+        reliability_picture=reliability_picture(contents.finetuned),
+        funnel_picture=funnel_picture(contents.teacher.funnel if contents.teacher else ()),
     )
+
+
+def markdown_of(template: str, **contents: object) -> str:
+    """Return a Markdown template of this folder filled in; texts of the data can't become markup."""
+    return _environment(autoescape=False, finalize=_finalize_markdown).get_template(template).render(contents) + "\n"
+
+
+def html_of(template: str, **contents: object) -> str:
+    """Return an HTML template of this folder filled in; texts of the data can't become markup."""
+    return _environment(autoescape=True, finalize=_finalize_html).get_template(template).render(contents) + "\n"
 
 
 def visible(text: str) -> str:
@@ -100,6 +106,7 @@ def _environment(*, autoescape: bool, finalize: Callable[[object], object]) -> "
     )
     # Markup: these make only digits and brackets, which neither HTML nor Markdown has to escape.
     environment.filters["estimate"] = lambda estimate: Markup(_estimate(estimate))
+    environment.filters["over_seeds"] = lambda found: Markup(over_seeds_text(found))
     environment.filters["difference"] = lambda estimate: Markup(_difference(estimate))
     environment.filters["decimals"] = lambda number, digits=3: Markup(f"{number:.{digits}f}")
     environment.filters["duration"] = lambda seconds: Markup(_duration(seconds))
@@ -127,6 +134,13 @@ def _estimate(estimate: Estimate | None) -> str:
     if estimate is None or estimate.n == 0:
         return "–"
     return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def over_seeds_text(found: OverSeeds) -> str:
+    """Return the mean with its interval; one seed has none."""
+    if found.low is None or found.high is None:
+        return f"{found.value:.3f}"
+    return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _difference(estimate: Estimate) -> str:

@@ -8,6 +8,7 @@ from drllama.stats.effects import effects_against
 from drllama.stats.funnel import drop_counts, funnel
 from drllama.stats.intervals import wilson
 from drllama.stats.metrics import evaluate_predictions
+from drllama.stats.seeds import over_seeds
 from drllama.stats.summaries import summarise_arms
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "evaluate_predictions",
     "funnel",
     "majority_predictions",
+    "over_seeds",
     "prior_predictions",
     "summarise_arms",
     "wilson",

@@ -19,6 +19,7 @@ import torch
 from drllama.files import write_whole
 from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
+from drllama.stats.epochs import chosen_epoch
 from drllama.students.checkpoint import CHECKPOINT, Checkpoint, Story
 from drllama.students.encoding import Encoded
 from drllama.students.passes import Reader, Row
@@ -128,7 +129,8 @@ def train_adapter(
         for name, weight in weights.items():
             weight.copy_(learner.best[name])
     # A sitting that was to go further may have left more epochs than this one asks for.
-    return tuple(learner.story.epochs[:until]), _chosen(learner.story.epochs[:until], lesson.settings)
+    epochs = tuple(learner.story.epochs[:until])
+    return epochs, chosen_epoch(epochs, lesson.settings.choose_epoch_by)
 
 
 def checkpoint_is_due(saved_at: float) -> bool:
@@ -193,7 +195,7 @@ class Learner:
         """End the running epoch with what dev came to; if it is the best, its weights are remembered."""
         self.story.epochs.append(epoch)
         self.story.loss_sum = 0.0
-        if _chosen(self.story.epochs, self.lesson.settings) == epoch.number:
+        if chosen_epoch(self.story.epochs, self.lesson.settings.choose_epoch_by) == epoch.number:
             self.best = {name: weight.detach().clone() for name, weight in self.weights.items()}
 
     def save(self) -> None:
@@ -257,15 +259,3 @@ def _rate_share(step: int, total: int, warmup_share: float) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return (total - step) / max(1, total - warmup)
-
-
-def _chosen(epochs: Sequence[Epoch], settings: Finetune) -> int:
-    match settings.choose_epoch_by:
-        case "last":
-            return epochs[-1].number
-        case "nll":
-            return min(epochs, key=lambda epoch: epoch.dev_nll_nats).number
-        case "accuracy":
-            return max(epochs, key=lambda epoch: (epoch.dev_accuracy, -epoch.dev_nll_nats)).number
-        case "macro_f1":
-            return max(epochs, key=lambda epoch: (epoch.dev_macro_f1, -epoch.dev_nll_nats)).number

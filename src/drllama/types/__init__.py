@@ -66,6 +66,7 @@ from drllama.types.questions import (
 from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
 from drllama.types.runs import Arm, ArmName, Round, Run, StepRecord, Taught
 from drllama.types.students import Epoch, Finetuned, StudentCard, TrainingRow
+from drllama.types.sweeps import OverSeeds, Sweep, SweepPoint, SweepTraining
 from drllama.types.teaching import (
     Audit,
     Candidate,
@@ -133,6 +134,7 @@ __all__ = [
     "Origin",
     "Original",
     "Outcome",
+    "OverSeeds",
     "Prediction",
     "Quoted",
     "Reader",
@@ -147,6 +149,9 @@ __all__ = [
     "Splits",
     "StepRecord",
     "StudentCard",
+    "Sweep",
+    "SweepPoint",
+    "SweepTraining",
     "Synthetic",
     "Task",
     "Taught",

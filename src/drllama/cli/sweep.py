@@ -1,0 +1,53 @@
+"""The command that tries many settings of one recipe."""
+
+from typing import Annotated
+
+import typer
+
+from drllama.cli.app import STORE, Assignments, RecipePath, StoreFolder, app
+
+Several = list[str] | None
+
+
+@app.command()
+def sweep(  # noqa: PLR0913  options of a command
+    recipe: RecipePath,
+    grid: Annotated[
+        Several, typer.Option(metavar="A.B=V,V", help="Try each of these values; several make a product.")
+    ] = None,
+    search: Annotated[
+        Several, typer.Option(metavar="A.B=LOW..HIGH", help="Draw from this range, or from V,V; may be given often.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Settings that a search tries; 20 if not given.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Trainings of each; else the recipe's seeds.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(min=2, help="Judge by so many parts of train and dev left out by turns, not by dev.")
+    ] = None,
+    halving: Annotated[bool, typer.Option("--halving", help="Give up the worse settings after each epoch.")] = False,
+    assignments: Assignments = None,
+    store: StoreFolder = STORE,
+) -> None:
+    """Train RECIPE's student with many settings and compare them on dev; the test split isn't read."""
+    from drllama import sweeps
+    from drllama.cli.progress import ShownProgress
+    from drllama.cli.tables import sweep_summary
+    from drllama.recipe import recipe_text
+    from drllama.store import Store
+
+    request = sweeps.checked(
+        sweeps.SweepRequest(
+            path=recipe,
+            text=recipe_text(recipe),
+            assignments=tuple(assignments or ()),
+            grid=tuple(grid or ()),
+            search=tuple(search or ()),
+            trials=trials,
+            seeds=seeds,
+            folds=folds,
+            halving=halving,
+        )
+    )
+    kept = Store(store)
+    with ShownProgress() as progress:
+        found = sweeps.sweep(request, store=kept, progress=progress)
+    typer.echo(sweep_summary(found, kept.sweep_folder(found.id)))

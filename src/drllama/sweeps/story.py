@@ -1,0 +1,81 @@
+"""The story of a sweep: points, their trainings, the best of them, and the report."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from drllama import plugins
+from drllama.environment import environment
+from drllama.ids import derive_seed, fingerprint
+from drllama.protocols import Progress
+from drllama.recipe import Recipe
+from drllama.report import sweep_html, sweep_json, sweep_markdown
+from drllama.store import Store
+from drllama.sweeps.request import Settings, SweepRequest
+from drllama.sweeps.search import halved, searched
+from drllama.sweeps.trainings import Point, Trainings, parts_of, told, worth
+from drllama.types import Sweep
+
+TRIALS = 20
+"""Of a search that doesn't say how many."""
+
+
+def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
+    """Train all that was asked for, reusing what is stored, and return what came of it; its report is in the store.
+
+    Raises:
+        DrLlamaError: something that a person can mend; what was finished is kept.
+    """
+    recipe = request.recipe()
+    progress.work("reading the questions")
+    source = plugins.make_source(recipe)
+    splits = source.load()
+    parts = parts_of(splits, folds=request.folds)
+    trainings = Trainings(parts, source.task, num_seeds=recipe.seeds, store=store, progress=progress)
+    points = _points(request, trainings)
+    finished = [at for at, point in enumerate(points) if point.is_finished]
+    by = request.judge()
+    best = max(finished, key=lambda at: worth(points[at], by))
+    found = Sweep(
+        id=f"{recipe.name}-{_fingerprint(request, recipe)[:8]}",
+        name=recipe.name,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=request.command,
+        run_best=request.run_command(points[best].settings),
+        recipe=recipe.model_dump(mode="json"),
+        environment=environment(),
+        student=trainings.card,
+        varied=tuple(points[best].settings),
+        num_seeds=recipe.seeds,
+        folds=request.folds,
+        chosen_by=by,
+        num_train=len(splits.train),
+        num_dev=len(splits.dev),
+        points=tuple(map(told, points)),
+        best=best,
+    )
+    files = {"sweep.html": sweep_html(found), "sweep.md": sweep_markdown(found), "sweep.json": sweep_json(found)}
+    store.save_sweep(found.id, files)
+    return found
+
+
+def _points(request: SweepRequest, trainings: Trainings) -> list[Point]:
+    point_of: Callable[[Settings], Point] = lambda settings: Point(settings=settings, recipe=request.recipe(settings))  # noqa: E731
+    if request.search:
+        return searched(
+            request.ranges(),
+            point_of,
+            trainings,
+            trials=request.trials or TRIALS,
+            seed=derive_seed(request.recipe().seed, "search"),
+            halving=request.halving,
+            by=request.judge(),
+        )
+    points = [point_of(settings) for settings in request.points()]
+    if request.halving:
+        return halved(points, trainings, by=request.judge())
+    return trainings.to_epoch(points, max(point.recipe.finetune.epochs for point in points))
+
+
+def _fingerprint(request: SweepRequest, recipe: Recipe) -> str:
+    asked = [request.grid, request.search, request.trials, request.seeds, request.folds, request.halving]
+    return fingerprint([recipe.model_dump(mode="json"), *asked])

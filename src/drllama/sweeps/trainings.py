@@ -1,0 +1,198 @@
+"""Training one point of a sweep with each seed, each time judged by examples that it wasn't trained on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from drllama import plugins
+from drllama.errors import DataError
+from drllama.protocols import Progress, Student
+from drllama.recipe import Recipe
+from drllama.stages.select import folds_of
+from drllama.stats import over_seeds
+from drllama.stats.epochs import chosen_epoch
+from drllama.steps import Steps, Training
+from drllama.store import Store
+from drllama.sweeps.request import Judge, Settings
+from drllama.types import Epoch, Splits, StudentCard, SweepPoint, SweepTraining, Task, TrainingRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What is trained on, as train, and what judges, as dev; there is no test."""
+
+    fold: int | None
+    splits: Splits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A choice of settings, how far it was trained, and what came of it."""
+
+    settings: Settings
+    recipe: Recipe
+    trainings: tuple[SweepTraining, ...] = ()
+    num_epochs: int = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether it was trained to its end."""
+        return self.num_epochs >= self.recipe.finetune.epochs
+
+
+def parts_of(splits: Splits, *, folds: int | None) -> tuple[Part, ...]:
+    """Return train and dev as they are, or so many ways to leave a part of both out, documents whole.
+
+    Raises:
+        DataError: nothing is left to judge by, or the documents are too few.
+    """
+    if folds is None:
+        if not splits.dev:
+            raise DataError("there are no dev questions to judge by; give --folds 5 to judge by parts of train")
+        return (Part(fold=None, splits=replace(splits, test=())),)
+    together = (*splits.train, *splits.dev)
+    try:
+        places = folds_of(together, number=folds)
+    except ValueError as error:
+        raise DataError(f"--folds {folds}: {error}; set it lower") from error
+    parts = []
+    for number, left_out in enumerate(map(frozenset, places), start=1):
+        train = tuple(one for at, one in enumerate(together) if at not in left_out)
+        judged = tuple(one for at, one in enumerate(together) if at in left_out)
+        parts.append(Part(fold=number, splits=Splits(train=train, dev=judged, test=())))
+    return tuple(parts)
+
+
+class Trainings:
+    """Trains points; one student is in memory at a time, made anew only where a point has another one."""
+
+    def __init__(self, parts: Sequence[Part], task: Task, *, num_seeds: int, store: Store, progress: Progress) -> None:
+        self._parts, self._task, self._seeds = tuple(parts), task, range(1, num_seeds + 1)
+        self._store, self._progress = store, progress
+        self._student: tuple[Recipe, Student] | None = None
+
+    @property
+    def card(self) -> StudentCard:
+        """Which student was trained last."""
+        assert self._student, "nothing was trained"
+        return self._student[1].card
+
+    def student_of(self, recipe: Recipe) -> Student:
+        """Return the recipe's student, the one in memory where it is the same."""
+        if self._student is None or self._student[0].student != recipe.student:
+            self._progress.work(
+                f"loading student {recipe.student.model} (the first time, its weights are unpacked: about a minute)"
+            )
+            self._student = None  # Two students at once may be more than the memory holds.
+            self._student = (recipe, plugins.make_student(recipe, self._task))
+        return self._student[1]
+
+    def to_epoch(self, points: Sequence[Point], epoch: int) -> list[Point]:
+        """Return the points trained up to this epoch, or to their own end before it."""
+        found: dict[int, Point] = {}
+        order = sorted(range(len(points)), key=lambda at: _first_with(points, at))
+        for _, group in groupby(order, key=lambda at: _first_with(points, at)):
+            same = list(group)
+            student = self.student_of(points[same[0]].recipe)
+            self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in same))
+            for number, at in enumerate(same, start=1):
+                who = f"setting {number} of {len(same)}"
+                found[at] = self._trained(student, points[at], epoch, who)
+        return [found[at] for at in range(len(points))]
+
+    def _trained(self, student: Student, point: Point, epoch: int, who: str) -> Point:
+        trainings = []
+        cases = [(seed, part) for seed in self._seeds for part in self._parts]
+        for number, (seed, part) in enumerate(cases):
+            told = who if len(self._seeds) == 1 else f"{who}, seed {seed} of {len(self._seeds)}"
+            told = told if part.fold is None else f"{told}, fold {part.fold} of {len(self._parts)}"
+            epochs, seconds = self._epochs(student, point.recipe, seed, part, epoch, _Saying(self._progress, told))
+            trainings.append(
+                SweepTraining(
+                    seed=seed,
+                    fold=part.fold,
+                    epochs=epochs,
+                    chosen_epoch=chosen_epoch(epochs, point.recipe.finetune.choose_epoch_by),
+                    num_judged=len(part.splits.dev),
+                    seconds=round(seconds + (point.trainings[number].seconds if point.trainings else 0.0), 1),
+                )
+            )
+        return replace(point, trainings=tuple(trainings), num_epochs=min(epoch, point.recipe.finetune.epochs))
+
+    def _epochs(
+        self, student: Student, recipe: Recipe, seed: int, part: Part, epoch: int, progress: Progress
+    ) -> tuple[tuple[Epoch, ...], float]:
+        steps, training = self._training(student, recipe, seed, part)
+        if epoch < recipe.finetune.epochs:
+            first = steps.first_epochs(student, training, epoch, progress)
+            return first.result, first.record.seconds
+        whole = steps.finetuned(student, training, progress)
+        return whole.result.epochs, whole.record.seconds
+
+    def _ahead(self, student: Student, point: Point, epoch: int) -> float:
+        epochs = point.recipe.finetune.epochs
+        share = max(0, min(epoch, epochs) - point.num_epochs) / epochs
+        ahead = 0.0
+        for seed in self._seeds:
+            for part in self._parts:
+                steps, training = self._training(student, point.recipe, seed, part)
+                ahead += share * steps.training_ahead(training)
+        return ahead
+
+    def _training(self, student: Student, recipe: Recipe, seed: int, part: Part) -> tuple[Steps, Training]:
+        steps = Steps(recipe, part.splits, self._task, student.card, self._store)
+        return steps, steps.training([TrainingRow(example=one) for one in part.splits.train], seed=seed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Saying:
+    """A progress that says before each activity whose it is."""
+
+    progress: Progress
+    who: str
+
+    def expect(self, units: float) -> None:
+        self.progress.expect(units)
+
+    def work(self, activity: str, units: float = 0) -> None:
+        self.progress.work(f"{self.who}: {activity}", units)
+
+
+def _first_with(points: Sequence[Point], at: int) -> int:
+    """Return the first point that has the same student as this one."""
+    return next(place for place, one in enumerate(points) if one.recipe.student == points[at].recipe.student)
+
+
+def told(point: Point) -> SweepPoint:
+    """Return what came of a point, over its seeds; the folds of one seed count by their size."""
+    by_seed = [list(group) for _, group in groupby(point.trainings, key=lambda one: one.seed)]
+    level = point.recipe.evaluate.level
+
+    def each(number: Callable[[Epoch], float]) -> list[float]:
+        return [
+            sum(number(one.epochs[one.chosen_epoch - 1]) * one.num_judged for one in group)
+            / sum(one.num_judged for one in group)
+            for group in by_seed
+        ]
+
+    return SweepPoint(
+        settings=point.settings,
+        accuracy=over_seeds(each(lambda epoch: epoch.dev_accuracy), level=level, highest=1.0),
+        macro_f1=over_seeds(each(lambda epoch: epoch.dev_macro_f1), level=level, highest=1.0),
+        nll=over_seeds(each(lambda epoch: epoch.dev_nll_nats), level=level),
+        seconds=round(sum(one.seconds for one in point.trainings), 1),
+        stopped_after=None if point.is_finished else point.num_epochs,
+        trainings=point.trainings,
+    )
+
+
+def worth(point: Point, by: Judge) -> tuple[float, float]:
+    """Return how good a point is, more is better; what is equal is told apart by its NLL."""
+    found = told(point)
+    match by:
+        case "nll":
+            return -found.nll.value, 0.0
+        case "accuracy":
+            return found.accuracy.value, -found.nll.value
+        case "macro_f1":
+            return found.macro_f1.value, -found.nll.value
