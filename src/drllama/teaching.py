@@ -17,6 +17,7 @@ from drllama.recipe import Augment, Recipe, Recorded
 from drllama.replies import ImportCount, RequestStore
 from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import Augmented, augment_examples, first_requests
+from drllama.stages.bill import Bill
 from drllama.stages.correspond import Correspondent, known_correspondent, probed_correspondent
 from drllama.stages.filter import filter_candidates
 from drllama.stages.ledger import ledger_rows
@@ -33,6 +34,7 @@ from drllama.types import (
     FunnelStep,
     LedgerRow,
     Round,
+    Spent,
     Splits,
     Synthetic,
     Task,
@@ -164,8 +166,11 @@ def teach(
 
     ``choose`` says which training examples it works on; None: all of them, once.
     """
+    bill = Bill()
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> tuple[Taught, Sifted]:
+        ask_all = bill.noting(ask_all)
+
         async def sifted(chosen: Lesson) -> Sifted:
             return await _sifted(chosen, correspondent, teacher, ask_all, progress)
 
@@ -177,7 +182,8 @@ def teach(
             await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
             raise
         found = await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
-        return _taught(correspondent, audited, found, choose.rounds if choose else ()), found
+        rounds = choose.rounds if choose else ()
+        return _taught(correspondent, audited, found, rounds, bill.lines), found
 
     return asyncio.run(_with_teacher(lesson, replies, limits, work))
 
@@ -192,13 +198,16 @@ async def _sifted_rounds(lesson: Lesson, choose: Choose, sifted: Callable[[Lesso
     return found if found and chosen == choose.best else await sifted(replace(lesson, chosen=choose.best))
 
 
-def _taught(correspondent: Correspondent, audited: Audit, sifted: Sifted, rounds: tuple[Round, ...]) -> Taught:
+def _taught(
+    correspondent: Correspondent, audited: Audit, sifted: Sifted, rounds: tuple[Round, ...], bill: tuple[Spent, ...]
+) -> Taught:
     found = sifted.augmented
     return Taught(
         model=correspondent.model,
         endpoint=correspondent.endpoint,
         audit=audited,
         num_requests=found.num_requests,
+        bill=bill,
         candidates=Counter(
             one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
         ),

@@ -84,7 +84,7 @@ def run_of():
         audit = Audit(teacher=asked, majority=asked, student=None, failures={}, may_write_new=True, verdict="Good.")
         counts = dict.fromkeys(("num_requests", "num_spare", "num_unparsed", "num_failed", "num_short"), 0)
         taught = Taught(
-            model="m", endpoint="e", audit=audit, candidates={}, funnel=(), drops=(), diversity=(), **counts
+            model="m", endpoint="e", audit=audit, bill=(), candidates={}, funnel=(), drops=(), diversity=(), **counts
         )
         return replace(run, taught=taught)
 

@@ -12,6 +12,7 @@ from drllama.recipe import Augment, New, Recipe, Rewrite
 from drllama.replies import RequestStore
 from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import augment_examples, first_requests
+from drllama.stages.bill import Bill
 from drllama.stages.correspond import Correspondent
 from drllama.stages.plan import Pilot, Price, minutes_needed, plan_part
 from drllama.stages.recordings import recorded_calls
@@ -353,6 +354,16 @@ def planned(*, kept=(), pilot=None, price=None):
 
 
 PRICE = Price(usd_per_million_in=1, usd_per_million_out=100, source="test")
+
+
+def test_a_bill_adds_up_each_reply_once_and_a_price_that_nobody_told_stays_unknown():
+    bill = Bill()
+    audited(good, [example(0, split="dev")] * 2, ask_all=bill.noting(ask_in_order))
+    for _ in range(2):  # Asked again, kept replies are no new expense.
+        augmented(good, REWRITE_ONLY, ask_all=bill.noting(ask_shuffled))
+    told = [(one.prompt, one.num_replies, one.tokens_in, one.tokens_out, one.num_untold) for one in bill.lines]
+    assert told == [("answer.v1", 1, 5, 7, 0), ("rewrite.v1", 8, 40, 56, 0)]
+    assert [(one.usd, one.num_unpriced) for one in bill.lines] == [(0.0, 1), (0.0, 8)]
 
 
 def test_a_plan_counts_what_is_still_to_be_sent():

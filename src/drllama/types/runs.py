@@ -9,7 +9,7 @@ from drllama.types.filtering import LeakAudit
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
 from drllama.types.students import Finetuned, StudentCard
-from drllama.types.teaching import Audit
+from drllama.types.teaching import Audit, Spent
 
 
 class ArmName(StrEnum):
@@ -74,6 +74,8 @@ class Taught:
     endpoint: str
     audit: Audit
     num_requests: int
+    bill: tuple[Spent, ...]
+    """What its replies took: audit, rows, blind answers and judgements."""
     candidates: Mapping[str, int]
     """By method."""
     num_spare: int

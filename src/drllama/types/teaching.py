@@ -122,6 +122,26 @@ class Reply:
     """None: unknown, never 0 for a call that may have cost something."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the replies to one prompt took, kept ones included; failed attempts aren't in it."""
+
+    prompt: str
+    """The template's version."""
+    num_replies: int = 0
+    tokens_in: int = 0
+    """Sum over the replies whose server told."""
+    tokens_out: int = 0
+    num_untold: int = 0
+    """Replies whose server told no tokens, or only one of the two numbers."""
+    usd: float = 0.0
+    """Sum over the replies whose cost is known."""
+    num_unpriced: int = 0
+    """Replies whose cost is unknown; they aren't in the sum."""
+    seconds: float = 0.0
+    """Sum of what each reply took; several are under way at once."""
+
+
 class FailureKind(StrEnum):
     """Why a request got no reply; each kind has its own policy."""
 
