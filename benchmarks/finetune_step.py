@@ -15,12 +15,14 @@ import time
 import torch
 
 from drllama.prompts import student_prompt
-from drllama.recipe import Lora, PubMedQADemo, Student
+from drllama.recipe import FrozenCache, Lora, PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
 from drllama.students.encoding import Encoded, make_encoder
+from drllama.students.frozen import FrozenWork
 from drllama.students.loading import load_model
 from drllama.students.machine import matrix_product_rate
 from drllama.students.methods import with_new_adapter
+from drllama.students.passes import make_reader
 from drllama.students.training import label_nats
 
 BATCH, LONGEST = 8, 512
@@ -33,15 +35,16 @@ def main() -> None:
     loaded = load_model(settings)
     encoder = make_encoder(loaded.tokenizer, student_prompt(settings.prompt), source.task, settings)
     model = with_new_adapter(loaded.model, Lora(), encoder, seed=1).train()
+    reader = make_reader(model, FrozenWork({}, FrozenCache(dtype=None)))
     encoded = [encoder.encode(example) for example in source.load().train[: BATCH * rounds]]
     examples = [one for one in encoded if isinstance(one, Encoded)]
 
     def one_by_one(batch: list[Encoded]) -> None:
         for example in batch:
-            (label_nats(model, [example], encoder.label_tokens).sum() / BATCH).backward()
+            (label_nats(reader, [example], encoder.label_tokens).sum() / BATCH).backward()
 
     def together(batch: list[Encoded]) -> None:
-        label_nats(model, batch, encoder.label_tokens).mean().backward()
+        label_nats(reader, batch, encoder.label_tokens).mean().backward()
 
     def paper(batch: list[Encoded]) -> None:
         rows = [[*one.tokens, *encoder.label_tokens[str(one.example.label)]] for one in batch]

@@ -1,15 +1,18 @@
 """Rows run in parts, recalled or shared give what whole rows give, in every family."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 
-from drllama.recipe import FrozenCache, Lora
+from drllama.recipe import Alora, Finetune, FrozenCache, Full, Ia3, Lora, Prefix
 from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
-from drllama.students.passes import PlainReader, Row, TopReader, make_reader
-from tiny_student import Told, finetune_of, questions, rows_of, student_of
+from drllama.students.passes import ActivatedReader, PlainReader, Row, TopReader, make_reader
+from tiny_student import Told, questions, rows_of, student_of
 
 _SIZES = {
     "vocab_size": 64,
@@ -29,7 +32,17 @@ CONFIGS = {
     "gpt2": transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=4, n_head=2, n_positions=256),
     "biogpt": transformers.BioGptConfig(**_SIZES, num_attention_heads=4, layerdrop=0.5),
 }
-ROWS = [Row(tokens=tuple((7 * at + length) % 60 + 3 for at in range(length)), shared=0) for length in (30, 7, 19, 11)]
+OPENING = (61, 62)
+
+
+def row_of(context, rest, *, shared=0):
+    """Return a row with a context of so many tokens, the question's opening words, and so many more."""
+    told = tuple((7 * at + context) % 57 + 3 for at in range(context))
+    asked = tuple((5 * at + rest + context) % 57 + 3 for at in range(rest))
+    return Row(tokens=(*told, *OPENING, *asked), context=context, shared=shared)
+
+
+ROWS = [row_of(24, 4), row_of(0, 5), row_of(9, 8), row_of(4, 5)]
 LAST = torch.tensor([[len(row.tokens) - 1, len(row.tokens) - 3] for row in ROWS])
 
 
@@ -46,13 +59,22 @@ def bare(request):
 
 def wearing(model, *, seed=2, **settings):
     """Return the model in a LoRA adapter whose B isn't zero, as if it had been trained."""
-    names = ("c_attn", "c_fc") if model.config.model_type == "gpt2" else ("q_proj", "v_proj")
-    worn = with_new_adapter(model, Lora(targets=names, **settings), None, seed=1)
+    return trained(model, Lora(targets=targets_of(model), **settings), seed=seed)
+
+
+def targets_of(model):
+    return ("c_attn", "c_fc") if model.config.model_type == "gpt2" else ("q_proj", "v_proj")
+
+
+def trained(model, method, *, seed=2):
+    """Return the model wearing an adapter of this method, each of its weights moved by chance."""
+    encoder = SimpleNamespace(opening=OPENING, prompt=None, max_tokens=64)
+    worn = with_new_adapter(model, method, encoder, seed=1)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for name, weight in worn.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
+            if weight.requires_grad and "lora_A" not in name:
+                weight.data += torch.randn_like(weight) * 0.1
     return worn
 
 
@@ -137,16 +159,103 @@ def test_half_precision_entries_change_logits_in_the_third_digit(bare, frozen):
         assert 0 < difference < 2e-2
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_twenty_updates_with_the_cache_are_those_without(family, tiny_llama, tiny_gpt2, tmp_path):
+# Activated LoRA on a recalled context
+
+
+def peft_gradients(model):
+    """Return what PEFT's own forward of whole rows, one by one, gives, as ``gradients`` does."""
+    model.zero_grad(set_to_none=True)
+    found = []
+    for at, (row, asked) in enumerate(zip(ROWS, LAST, strict=True)):
+        logits = model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0, asked]
+        (logits.log_softmax(dim=-1)[:, 5] * (at + 1.0)).sum().backward()
+        found.append(logits.detach())
+    return torch.stack(found), {
+        name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_alora_on_recalled_contexts_gives_what_peft_gives_for_whole_rows(bare, frozen, dtype):
+    model = trained(bare, Alora(targets=targets_of(bare)))
+    wanted = peft_gradients(model)
+    reader = make_reader(model, frozen(dtype))
+    assert isinstance(reader, ActivatedReader)
+    for _ in range(2):
+        assert_same(gradients(reader), wanted, 1e-5)
+    assert_same(peft_gradients(model), wanted, 1e-9)
+
+
+def test_alora_s_logits_do_not_depend_on_neighbours_or_order(bare, frozen):
+    reader = make_reader(trained(bare, Alora(targets=targets_of(bare))), frozen("float16"))
+    together = gradients(reader)[0]
+    for at, row in enumerate(ROWS):
+        assert (reader.logits([row], LAST[[at]])[0] - together[at]).abs().max() < 1e-5
+    backwards = reader.logits(ROWS[::-1], LAST.flip(0)).flip(0)
+    assert (backwards - together).abs().max() < 1e-5
+
+
+def test_a_context_is_run_once_and_without_dropout(frozen):
+    model = transformers.GPT2LMHeadModel(CONFIGS["gpt2"]).eval().requires_grad_(False)
+    worn, ran = trained(model, Alora(targets=("c_attn",), dropout=0.5)), []
+    model.transformer.wte.register_forward_hook(lambda _, inputs, __: ran.append((*inputs[0].shape, model.training)))
+    reader = make_reader(worn, frozen())
+    reader.train()
+    for _ in range(2):
+        reader.logits(ROWS, LAST)
+    contexts = [(1, row.context, False) for row in ROWS if row.context]
+    assert ran == [*contexts, (4, 10, True), (4, 10, True)]
+
+
+# Shared contexts
+
+TWO_CONTEXTS = [row_of(9, rest, shared=9) for rest in (3, 7)] + [row_of(14, rest, shared=14) for rest in (2, 9, 4)]
+# In another order, and one that shares with nobody.
+MIXED = [TWO_CONTEXTS[at] for at in (2, 0, 3, 1, 4)] + [row_of(5, 3, shared=5), row_of(0, 3, shared=0)]
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix", "ia3", "full"])
+def test_rows_that_share_a_context_have_the_gradients_of_rows_by_themselves(bare, frozen, method):
+    kinds = {
+        "lora": Lora(targets=targets_of(bare)),
+        "prefix": Prefix(virtual_tokens=16, start="random"),
+        "ia3": Ia3(targets=targets_of(bare), feedforward=()),
+        "full": Full(),
+    }
+    reader = make_reader(trained(bare, kinds[method]).double(), frozen())
+    asked = torch.tensor([[len(row.tokens) - 1, len(row.tokens) - 2] for row in MIXED])
+    alone = [dataclasses.replace(row, shared=0) for row in MIXED]
+    assert_same(gradients(reader, MIXED, asked), gradients(reader, alone, asked), 1e-6)
+
+
+def test_a_shared_context_is_run_once(frozen):
+    model, ran = transformers.LlamaForCausalLM(CONFIGS["llama"]).eval(), []
+    model.model.embed_tokens.register_forward_hook(lambda _, inputs, __: ran.append(tuple(inputs[0].shape)))
+    asked = torch.tensor([[len(row.tokens) - 1] for row in MIXED])
+    make_reader(model, frozen()).logits(MIXED, asked)
+    assert sorted(ran) == [(1, 9), (1, 14), (2, 9), (2, 10), (3, 11)]
+
+
+# Training
+
+
+@pytest.mark.parametrize(("family", "kind"), [("gpt2", "lora"), ("llama", "alora")])
+def test_twenty_updates_with_the_cache_are_those_without(family, kind, tiny_llama, tiny_gpt2, tmp_path):
     folder, target = (tiny_llama, "q_proj") if family == "llama" else (tiny_gpt2, "c_attn")
+    # The one case is cached for each row, the other for each context; dropout is drawn above what is frozen.
+    method, micro = {"targets": [target], "rank": 2, "dropout": 0.2}, None
+    if kind == "lora":
+        method, micro = {**method, "top_layers": 1}, 1
     trained = {}
     for dtype in (None, "float32", "float16"):
         student_of(folder, frozen_cache={"dtype": dtype}).finetune(
             rows_of(questions(count=8)),
             questions(count=2),
-            settings=finetune_of({"targets": [target], "top_layers": 1, "dropout": 0.2}, epochs=10, micro_batch_size=1),
+            settings=Finetune(
+                method={kind: method}, epochs=1, batch_size=4, micro_batch_size=micro, learning_rate=1e-2
+            ),
             seed=1,
+            updates_per_epoch=20,
             workspace=tmp_path / str(dtype),
             progress=Told(),
         )

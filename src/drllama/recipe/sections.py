@@ -44,7 +44,7 @@ class Student(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on GPUs that have it, float32 elsewhere."""
     frozen_cache: FrozenCache = FrozenCache()
-    """For methods that leave a part of the work to frozen weights: LoRA in the top layers."""
+    """For methods that leave a part of the work to frozen weights: aLoRA, and LoRA in the top layers."""
 
     @model_validator(mode="before")
     @classmethod
@@ -72,7 +72,7 @@ class Finetune(Section):
     """Examples behind each update."""
     micro_batch_size: Whole | None = Field(None, ge=1)
     """Examples in memory at once; the update is the same whatever it is. Null: 1 on a CPU, where one by one needs no
-    padding and is fastest; the whole batch on a GPU."""
+    padding and is fastest; the whole batch on a GPU, and with aLoRA, whose rows are short."""
     warmup_share: Real = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
     weight_decay: Real = Field(0.0, ge=0)

@@ -13,8 +13,11 @@ from typing import Any, Protocol
 
 import peft
 import torch
+from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from drllama.students.frozen import FrozenWork
 
@@ -24,6 +27,8 @@ class Row:
     """What a student reads."""
 
     tokens: tuple[int, ...]
+    context: int
+    """So many tokens at the beginning are the context's; an activated adapter works on the others alone."""
     shared: int
     """So many tokens at the beginning may be run once for all rows that begin with the same; less than all."""
 
@@ -35,6 +40,10 @@ class Reader(Protocol):
     def model(self) -> Any:  # noqa: ANN401
         """The model with what it wears."""
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a CPU is faster with rows one by one, which need no padding, than with many at once."""
+
     def train(self) -> None:
         """Turn dropout on where something is trained; what is frozen stays as it is."""
 
@@ -44,6 +53,8 @@ class Reader(Protocol):
 
 def make_reader(model: Any, frozen: FrozenWork) -> Reader:  # noqa: ANN401
     """Return the reader for a model and what it wears."""
+    if _is_activated(model):
+        return ActivatedReader(model, frozen)
     layers, depth = _decoder_layers(model), _frozen_depth(model)
     if depth and frozen.remembers:
         return TopReader(model, layers, depth, frozen)
@@ -52,6 +63,8 @@ def make_reader(model: Any, frozen: FrozenWork) -> Reader:  # noqa: ANN401
 
 class PlainReader:
     """Runs every row whole, through all layers."""
+
+    one_by_one = True
 
     def __init__(self, model: Any, trained: Sequence[torch.nn.Module] | None) -> None:  # noqa: ANN401
         """Read with a model of which only these parts are trained; None: it isn't known which."""
@@ -108,6 +121,8 @@ class PlainReader:
 
 class TopReader:
     """Runs the adapted layers alone: what the layers below give them is recalled."""
+
+    one_by_one = True
 
     def __init__(self, model: Any, layers: Sequence[torch.nn.Module], depth: int, frozen: FrozenWork) -> None:  # noqa: ANN401
         """Read with a model whose lowest ``depth`` layers, and all below them, are frozen."""
@@ -174,6 +189,117 @@ class TopReader:
 
 class _Reached(Exception):
     """The layer was reached whose input is wanted."""
+
+
+class ActivatedReader:
+    """Runs what follows the context, with the adapter, on the context's keys and values, which are recalled.
+
+    A context is always run by itself and without the adapter. So the cache changes nothing but the time it takes.
+    """
+
+    one_by_one = False
+
+    def __init__(self, model: Any, frozen: FrozenWork) -> None:  # noqa: ANN401
+        """Read with a model that wears an activated adapter."""
+        self.model, self._frozen = model, frozen
+        self._inner = model.get_base_model()
+        self._adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+    def train(self) -> None:
+        """See ``Reader``."""
+        self.model.train()
+
+    def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
+        """See ``Reader``."""
+        contexts = [self._recalled(row.tokens[: row.context]) for row in rows]
+        lengths = [row.context for row in rows]
+        longest, lengths_B1 = max(lengths), torch.tensor(lengths)[:, None]
+        tokens_BT, offsets_BT = right_padded([row.tokens[row.context :] for row in rows], self.model.device)
+        # Contexts are padded on the left: so a key's distance is its place's distance, as sliding windows take it.
+        mask_BT = (torch.arange(longest + tokens_BT.shape[1]) >= longest - lengths_B1).to(self.model.device)
+        with self._active_everywhere():
+            return _asked_logits(
+                self._inner,
+                asked_BK - lengths_B1,
+                input_ids=tokens_BT,
+                position_ids=offsets_BT + lengths_B1.to(self.model.device),
+                attention_mask=mask_BT.long(),
+                past_key_values=self._past(contexts, longest),
+                use_cache=True,
+            )
+
+    def _recalled(self, context: tuple[int, ...]) -> list[torch.Tensor]:
+        return self._frozen.recall("keys and values", context, partial(self._read, context)) if context else []
+
+    @torch.no_grad()
+    def _read(self, context: tuple[int, ...]) -> list[torch.Tensor]:
+        """Return keys and values that the base has of a context: of each layer, [heads, tokens, size]."""
+        tokens_1T, positions_1T = right_padded([context], self.model.device)
+        unasked_11 = torch.zeros(1, 1, dtype=torch.long)
+        past, training = DynamicCache(), self.model.training
+        self.model.eval()
+        with self._without_adapter():
+            _asked_logits(
+                self._inner,
+                unasked_11,
+                input_ids=tokens_1T,
+                position_ids=positions_1T,
+                past_key_values=past,
+                use_cache=True,
+            )
+        self.model.train(training)
+        return [states[0] for layer in past.layers for states in (layer.keys, layer.values)]
+
+    def _past(self, contexts: Sequence[Sequence[torch.Tensor]], longest: int) -> DynamicCache:
+        # Not told of sliding windows, it keeps all keys, and the mask says which of them are seen.
+        past = DynamicCache()
+        some = next((found for found in contexts if found), [])
+        for number in range(0, len(some), 2):
+            layer = DynamicLayer()
+            layer.keys, layer.values = (
+                self._left_padded([found[at] if found else None for found in contexts], some[at], longest)
+                for at in (number, number + 1)
+            )
+            layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
+            past.layers.append(layer)
+        return past
+
+    def _left_padded(self, states: Sequence[torch.Tensor | None], like: torch.Tensor, longest: int) -> torch.Tensor:
+        heads, _, size = like.shape
+        padded = torch.zeros(len(states), heads, longest, size, dtype=self.model.dtype, device=self.model.device)
+        for row, state in zip(padded, states, strict=True):
+            if state is not None:
+                row[:, longest - state.shape[1] :] = state
+        return padded
+
+    @contextmanager
+    def _without_adapter(self) -> Iterator[None]:
+        # Not PEFT's own way, which leaves a worn adapter's weights marked as trained.
+        for module in self._adapted:
+            module._disable_adapters = True
+        try:
+            yield
+        finally:
+            for module in self._adapted:
+                module._disable_adapters = False
+
+    @contextmanager
+    def _active_everywhere(self) -> Iterator[None]:
+        # PEFT would look for the opening words among the tokens, and pick the tokens behind them in every module.
+        variants = [module.lora_variant for module in self._adapted]
+        for module in self._adapted:
+            module.lora_variant = {}
+        try:
+            yield
+        finally:
+            for module, variant in zip(self._adapted, variants, strict=True):
+                module.lora_variant = variant
+
+
+def _is_activated(model: Any) -> bool:  # noqa: ANN401
+    return isinstance(model, peft.PeftModel) and bool(
+        getattr(model.active_peft_config, "alora_invocation_tokens", None)
+    )
 
 
 def _passed_through(model: Any, layer: torch.nn.Module) -> Any:  # noqa: ANN401

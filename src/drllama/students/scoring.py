@@ -22,7 +22,11 @@ def label_scores(
     beginnings = _beginnings(label_tokens)
     # Each row is the question and a label's words without the last; the logits at word k tell the word k + 1.
     rows = [
-        Row(tokens=(*question.tokens, *words), shared=len(question.tokens) - 1)
+        Row(
+            tokens=(*question.tokens, *words),
+            context=question.split,
+            shared=question.split if len(beginnings) == 1 else len(question.tokens) - 1,
+        )
         for question in batch
         for words in beginnings
     ]

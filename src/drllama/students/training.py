@@ -213,7 +213,8 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
     An example weighs 1 in the mean of all batches.
     """
     parts = [part for example in batch for part in example]
-    at_once = lesson.settings.micro_batch_size or (1 if reader.model.device.type == "cpu" else len(parts))
+    on_cpu = reader.model.device.type == "cpu"
+    at_once = lesson.settings.micro_batch_size or (1 if reader.one_by_one and on_cpu else len(parts))
     loss_sum = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
@@ -232,7 +233,10 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
 def label_nats(reader: Reader, batch: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]) -> torch.Tensor:
     """Return, differentiable, the negative log-likelihood in nats of each question's gold label, [B]."""
     words = [label_tokens[str(question.example.label)] for question in batch]
-    rows = [Row(tokens=(*question.tokens, *word[:-1]), shared=0) for question, word in zip(batch, words, strict=True)]
+    rows = [
+        Row(tokens=(*question.tokens, *word[:-1]), context=question.split, shared=0)
+        for question, word in zip(batch, words, strict=True)
+    ]
     # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
     starts = [len(question.tokens) - 1 for question in batch]
     longest = max(map(len, words))
