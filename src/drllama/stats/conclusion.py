@@ -39,7 +39,7 @@ def conclude(
         level=level,
         baselines=tuple(baselines),
         arms=findings,
-        sentence=_sentence(found, findings),
+        sentence=_sentence(found, findings, level=level),
     )
 
 
@@ -77,7 +77,7 @@ class _Held:
         )
 
 
-def _sentence(found: Sequence[_Held], findings: Sequence[ArmFinding]) -> str:
+def _sentence(found: Sequence[_Held], findings: Sequence[ArmFinding], *, level: float) -> str:
     metric = _METRICS.get(found[0].metric, found[0].metric)
     effect = found[0].effects[0]
     looked = f"{_counted(len(effect.seeds), 'seed')}, {_counted(effect.num_items, 'question')}"
@@ -92,11 +92,25 @@ def _sentence(found: Sequence[_Held], findings: Sequence[ArmFinding]) -> str:
         if told:
             parts.append(f"{verb}: " + "; ".join(_arm_told(arm, said) for arm, said in told))
     if parts:
-        return f"Generated data {', and also '.join(parts)} ({metric}, {looked})."
-    smallest, largest = (_points(pick(one.detectable for one in findings)) for pick in (min, max))
-    above = smallest if smallest == largest else f"{smallest} to {largest}"
-    others = "" if len(found[0].effects) > 1 else ", against an arm without extra rows alone"
-    return f"No evidence either way: an effect on {metric} above {above} points would have shown ({looked}{others})."
+        return f"Generated data {', and also '.join(parts)} ({metric}, {looked}){_half_found(found, findings, level)}."
+    detectable = 100 * max(one.detectable for one in findings)
+    shown = f"an effect on {metric} above {detectable:.1f} points would have shown"
+    return f"No evidence either way: {shown} ({looked}){_half_found(found, findings, level)}."
+
+
+def _half_found(found: Sequence[_Held], findings: Sequence[ArmFinding], level: float) -> str:
+    """Return which arms beat the one without extra rows but not every control: rows helped, but any would have."""
+    told = []
+    for one, said in zip(found, findings, strict=True):
+        plain, *controls = (effect.differences[one.metric] for effect in one.effects)
+        beats_plain = plain.estimate.value > 0 and plain.p_adjusted < 1 - level
+        if beats_plain and controls and said.finding is not Finding.HELPS:
+            names = " and ".join(f"'{effect.baseline}'" for effect in one.effects[1:])
+            told.append(
+                f"; '{one.arm}' beats '{one.effects[0].baseline}' by {_shown(plain.estimate)}, but isn't shown to beat "
+                f"{names}, whose extra rows need no teacher"
+            )
+    return "".join(told)
 
 
 def _arm_told(arm: _Held, said: ArmFinding) -> str:
@@ -108,10 +122,6 @@ def _arm_told(arm: _Held, said: ArmFinding) -> str:
 def _shown(estimate: Estimate) -> str:
     low, high = 100 * estimate.low, 100 * estimate.high
     return f"{100 * estimate.value:+.1f} points [{low:+.1f}, {high:+.1f}]"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:.1f}"
 
 
 def _counted(number: int, noun: str) -> str:

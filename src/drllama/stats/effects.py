@@ -34,36 +34,36 @@ def effects_against(
     """
     if unknown := {baseline, *arms} - {one.arm for one in answers}:
         raise ValueError(f"effects: no answers of {', '.join(sorted(unknown))}")
-    measured = _measured(tally(answers, labels))
-    found = [_differences(measured, arm, baseline) for arm in arms]
-    adjusted = {name: holm([one[name].p_value for one in found]) for name in measured.tallied.metrics}
+    tallied = tally(answers, labels)
     given = {one.arm: one for one in answers}
-    counted = [_discordances(given[arm], given[baseline], labels) for arm in arms]
-    by_column = [
-        holm([mcnemar(*pairs[column]) for pairs in counted]) for column in range(len(given[baseline].seeds) + 1)
-    ]
-    effects = []
-    for place, arm in enumerate(arms):
-        tests = [
-            Discordance(gained=gained, lost=lost, p_value=mcnemar(gained, lost), p_adjusted=by_column[column][place])
-            for column, (gained, lost) in enumerate(counted[place])
-        ]
-        effects.append(
-            Effect(
-                arm=arm,
-                baseline=baseline,
-                seeds=given[arm].seeds,
-                num_items=len(measured.tallied.gold_N),
-                num_arms=len(arms),
-                differences={
-                    name: one.told(adjusted[name][place], num_arms=len(arms), level=level)
-                    for name, one in found[place].items()
-                },
-                discordance=tuple(tests[:-1]),
-                vote=tests[-1],
-            )
+    differences = paired_differences(baseline, arms, tallied, level=level)
+    discordances = _discordances([given[arm] for arm in arms], given[baseline], labels)
+    return tuple(
+        Effect(
+            arm=arm,
+            baseline=baseline,
+            seeds=tallied.seeds,
+            num_items=len(tallied.gold_N),
+            num_arms=len(arms),
+            differences=by_metric,
+            discordance=tuple(by_seed),
+            vote=vote,
         )
-    return tuple(effects)
+        for arm, by_metric, (*by_seed, vote) in zip(arms, differences, discordances, strict=True)
+    )
+
+
+def paired_differences(
+    baseline: str, arms: Sequence[str], tallied: Tally, *, level: float
+) -> tuple[Mapping[str, Difference], ...]:
+    """Return the differences of each of these arms to the baseline by metric; Holm counts these arms."""
+    measured = _measured(tallied)
+    found = [_found(measured, arm, baseline) for arm in arms]
+    adjusted = {name: holm([one[name].p_value for one in found]) for name in tallied.metrics}
+    return tuple(
+        {name: one.told(adjusted[name][place], num_arms=len(arms), level=level) for name, one in found[place].items()}
+        for place in range(len(arms))
+    )
 
 
 def majority_vote(answers: Sequence[Prediction], labels: Sequence[Label]) -> Label | None:
@@ -91,14 +91,30 @@ def _probabilities(answer: Prediction, labels: Sequence[Label]) -> Mapping[Label
     return {label: value / sum(odds.values()) for label, value in odds.items()}
 
 
-def _discordances(arm: ArmAnswers, baseline: ArmAnswers, labels: Sequence[Label]) -> list[tuple[int, int]]:
-    """Return the questions that only the arm and only the baseline got right: for each seed, and for the vote."""
-    counted = [
-        _discordant([one.choice for one in new], [one.choice for one in old], [one.gold for one in new])
-        for new, old in zip(arm.answers, baseline.answers, strict=True)
+def _discordances(
+    arms: Sequence[ArmAnswers], baseline: ArmAnswers, labels: Sequence[Label]
+) -> list[tuple[Discordance, ...]]:
+    """Return each arm's discordance with the baseline for each seed, and last that of the votes."""
+    voted = {
+        one.arm: [majority_vote(same, labels) for same in zip(*one.answers, strict=True)] for one in (*arms, baseline)
+    }
+    gold = [one.gold for one in baseline.answers[0]]
+    counted = []
+    for arm in arms:
+        choices = [
+            ([one.choice for one in mine], [one.choice for one in theirs])
+            for mine, theirs in zip(arm.answers, baseline.answers, strict=True)
+        ]
+        choices.append((voted[arm.arm], voted[baseline.arm]))
+        counted.append([_discordant(mine, theirs, gold) for mine, theirs in choices])
+    adjusted = [holm([mcnemar(*pair) for pair in column]) for column in zip(*counted, strict=True)]
+    return [
+        tuple(
+            Discordance(gained=gained, lost=lost, p_value=mcnemar(gained, lost), p_adjusted=adjusted[column][place])
+            for column, (gained, lost) in enumerate(pairs)
+        )
+        for place, pairs in enumerate(counted)
     ]
-    mine, theirs = ([majority_vote(same, labels) for same in zip(*one.answers, strict=True)] for one in (arm, baseline))
-    return [*counted, _discordant(mine, theirs, [one.gold for one in arm.answers[0]])]
 
 
 def _discordant(mine: Sequence[Label | None], theirs: Sequence[Label | None], gold: Sequence[Label]) -> tuple[int, int]:
@@ -111,14 +127,14 @@ class _Measured:
     tallied: Tally
     values_ASM: "Floats"
     influences_ASNM: "Floats"
-    one_more_AM: "Floats"
+    square_AM: "Floats"
     luck_M: "Floats | None"
     """Variance between seeds of one arm, beyond what a seed does to all arms alike; None: one seed."""
 
 
 def _measured(tallied: Tally) -> _Measured:
     values_ASM = metrics_of_sums(columns(tallied).sum(axis=0, keepdims=True), tallied)[0]
-    influences_ASNM, one_more_AM = influences(tallied)
+    influences_ASNM, square_AM = influences(tallied)
     num_arms, num_seeds = len(tallied.arms), len(tallied.seeds)
     luck_M = None
     if num_arms > 1 and num_seeds > 1:
@@ -130,7 +146,7 @@ def _measured(tallied: Tally) -> _Measured:
         tallied=tallied,
         values_ASM=values_ASM,
         influences_ASNM=influences_ASNM,
-        one_more_AM=one_more_AM,
+        square_AM=square_AM,
         luck_M=luck_M,
     )
 
@@ -167,14 +183,14 @@ class _Found:
         )
 
 
-def _differences(measured: _Measured, arm: str, baseline: str) -> dict[str, _Found]:
+def _found(measured: _Measured, arm: str, baseline: str) -> dict[str, _Found]:
     """Return the differences by metric."""
     tallied = measured.tallied
     mine, theirs = tallied.arms.index(arm), tallied.arms.index(baseline)
     by_seed_SM = measured.values_ASM[mine] - measured.values_ASM[theirs]
     influence_SNM = measured.influences_ASNM[mine] - measured.influences_ASNM[theirs]
-    one_more_M = (measured.one_more_AM[mine] + measured.one_more_AM[theirs]) / 2
-    item_M = _item_variance(influence_SNM, one_more_M)
+    square_M = (measured.square_AM[mine] + measured.square_AM[theirs]) / 2
+    item_M = _item_variance(influence_SNM, square_M)
     seed_M = _seed_variance(by_seed_SM, measured.luck_M)
     df = (len(tallied.arms) - 1) * (len(tallied.seeds) - 1)
     found = {}
@@ -188,18 +204,19 @@ def _differences(measured: _Measured, arm: str, baseline: str) -> dict[str, _Fou
     return found
 
 
-def _item_variance(influence_SNM: "Floats", one_more_M: "Floats") -> "Floats":
+def _item_variance(influence_SNM: "Floats", square_M: "Floats") -> "Floats":
     """Return [M] the variance of a mean over seeds that comes from the items.
 
     What an item does with one seed and not with another belongs to the seeds, whose spread already holds it, and is
-    taken out. Half a gain and half a loss are added (as Agresti and Min 2005 do), so that no interval is a point.
+    taken out. Half a gain and half a loss of an item picked by chance are added (as Agresti and Min 2005 do), so that no
+    interval is a point.
     """
     import numpy as np
 
     num_seeds, num_items = influence_SNM.shape[:2]
     item_NM = influence_SNM.mean(axis=0)
     freedom = max(1, num_items - 1)
-    floor_M = one_more_M**2 / freedom / num_items
+    floor_M = square_M / freedom / num_items
     lasting_M: Floats = (item_NM**2).sum(axis=0) / freedom / num_items
     if num_seeds > 1:
         passing_M = ((influence_SNM - item_NM) ** 2).sum(axis=(0, 1)) / freedom / (num_seeds - 1)

@@ -29,10 +29,9 @@ class Tally:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Return the metrics' names; a label that is nobody's gold label has no recall."""
-        there = set(self.gold_N.tolist())
-        recalls = (f"recall:{label}" for k, label in enumerate(self.labels) if k in there)
-        return ("accuracy", "macro_f1", *(f"f1:{label}" for label in self.labels), *recalls)
+        """Return the metrics' names; a label that is nobody's gold label has none of its own."""
+        there = [self.labels[k] for k in sorted(set(self.gold_N.tolist()))]
+        return ("accuracy", "macro_f1", *(f"f1:{label}" for label in there), *(f"recall:{label}" for label in there))
 
 
 def tally(answers: Sequence[ArmAnswers], labels: Sequence[Label]) -> Tally:
@@ -94,12 +93,13 @@ def metrics_of_sums(sums_BF: "Floats", tallied: Tally) -> "Floats":
     accuracy_BAS = hits_BASK.sum(axis=3) / len(tallied.gold_N)
     f1_BASK = _share(2 * hits_BASK, chosen_BASK + gold_BK[:, None, None, :])
     recall_BASK = _share(hits_BASK, np.broadcast_to(gold_BK[:, None, None, :], hits_BASK.shape))
-    recalls = recall_BASK[..., np.unique(tallied.gold_N)]
-    return np.concatenate([accuracy_BAS[..., None], f1_BASK.mean(axis=3)[..., None], f1_BASK, recalls], axis=3)
+    there = np.unique(tallied.gold_N)
+    means = [accuracy_BAS[..., None], f1_BASK.mean(axis=3)[..., None]]
+    return np.concatenate([*means, f1_BASK[..., there], recall_BASK[..., there]], axis=3)
 
 
 def influences(tallied: Tally) -> "tuple[Floats, Floats]":
-    """Return the influence of each item on each metric [A, S, N, M], and that of one more right answer [A, M].
+    """Return each item's influence on each metric [A, S, N, M], and the mean square of one more right answer's [A, M].
 
     A metric's influences add up to 0; their mean square over N is the metric's variance: an accuracy is a mean, and the
     other metrics are treated as the mean that they are closest to (the delta method, or infinitesimal jackknife).
@@ -121,11 +121,12 @@ def influences(tallied: Tally) -> "tuple[Floats, Floats]":
     golds_K = gold_NK.sum(axis=0)[there]
     recall_AS1K = hits_ASNK[..., there].sum(axis=2, keepdims=True) / golds_K
     recall_ASNK = num_items / golds_K * (hits_ASNK[..., there] - recall_AS1K * gold_NK[:, there])
-    every = [accuracy_ASN[..., None], f1_ASNK.mean(axis=3)[..., None], f1_ASNK, recall_ASNK]
-    one_f1_AK = 2 * per_mark_AS1K[:, :, 0].mean(axis=1)
+    every = [accuracy_ASN[..., None], f1_ASNK.mean(axis=3)[..., None], f1_ASNK[..., there], recall_ASNK]
+    shares_K = gold_NK.mean(axis=0)
+    f1_AK = shares_K * (2 * per_mark_AS1K[:, :, 0].mean(axis=1)) ** 2
     ones = np.ones((len(tallied.arms), 1))
-    one_more = [ones, one_f1_AK.mean(axis=1, keepdims=True), one_f1_AK, ones * (num_items / golds_K)]
-    return np.concatenate(every, axis=3), np.concatenate(one_more, axis=1)
+    squares = [ones, f1_AK.sum(axis=1, keepdims=True) / num_labels**2, f1_AK[:, there], ones / shares_K[there]]
+    return np.concatenate(every, axis=3), np.concatenate(squares, axis=1)
 
 
 def _share(part: "Floats", whole: "Floats") -> "Floats":

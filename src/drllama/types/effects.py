@@ -1,7 +1,7 @@
 """Arms over several seeds: what each comes to, how two differ, and what may be said of it.
 
 Metrics are named ``accuracy``, ``macro_f1``, ``f1:LABEL`` and ``recall:LABEL``; a label that is no question's gold
-label has no recall. All are shares: 0.01 is a point.
+label has neither. All are shares: 0.01 is a point.
 """
 
 from collections.abc import Mapping
