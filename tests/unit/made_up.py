@@ -1,11 +1,13 @@
 """Made-up experiments: items of different difficulty, students with training noise, arms with a known effect."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from drllama.stats.effects import paired_differences
 from drllama.stats.tally import Tally
-from drllama.types import ArmAnswers, Outcome, Prediction
+from drllama.types import ArmAnswers, Discordance, Effect, Outcome, Prediction
 
 LABELS = ("yes", "no", "maybe")
 _SHARES = (0.55, 0.34, 0.11)
@@ -91,3 +93,23 @@ def prediction(number: int, gold: int, chosen: int, scores_nats=None) -> Predict
         num_tokens=0,
         truncated_tokens=0,
     )
+
+
+def effects_in(tallied: Tally, baselines: Sequence[str]) -> list[Effect]:
+    """Return the effects of all other arms against these, without discordance: no rule asks for it."""
+    arms = [arm for arm in tallied.arms if arm not in baselines]
+    silent = Discordance(gained=0, lost=0, p_value=1.0, p_adjusted=1.0)
+    return [
+        Effect(
+            arm=arm,
+            baseline=baseline,
+            seeds=tallied.seeds,
+            num_items=len(tallied.gold_N),
+            num_arms=len(arms),
+            differences=differences,
+            discordance=(silent,) * len(tallied.seeds),
+            vote=silent,
+        )
+        for baseline in baselines
+        for arm, differences in zip(arms, paired_differences(baseline, arms, tallied, level=0.95), strict=True)
+    ]

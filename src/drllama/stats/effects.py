@@ -32,11 +32,9 @@ def effects_against(
     Raises:
         ValueError: an arm has no answers, or arms differ in seeds or questions.
     """
-    if unknown := {baseline, *arms} - {one.arm for one in answers}:
-        raise ValueError(f"effects: no answers of {', '.join(sorted(unknown))}")
     tallied = tally(answers, labels)
-    given = {one.arm: one for one in answers}
     differences = paired_differences(baseline, arms, tallied, level=level)
+    given = {one.arm: one for one in answers}
     discordances = _discordances([given[arm] for arm in arms], given[baseline], labels)
     return tuple(
         Effect(
@@ -56,7 +54,13 @@ def effects_against(
 def paired_differences(
     baseline: str, arms: Sequence[str], tallied: Tally, *, level: float
 ) -> tuple[Mapping[str, Difference], ...]:
-    """Return the differences of each of these arms to the baseline by metric; Holm counts these arms."""
+    """Return the differences of each of these arms to the baseline by metric; Holm counts these arms.
+
+    Raises:
+        ValueError: an arm has no answers.
+    """
+    if unknown := {baseline, *arms} - set(tallied.arms):
+        raise ValueError(f"effects: no answers of {', '.join(sorted(unknown))}")
     measured = _measured(tallied)
     found = [_found(measured, arm, baseline) for arm in arms]
     adjusted = {name: holm([one[name].p_value for one in found]) for name in tallied.metrics}
@@ -208,8 +212,8 @@ def _item_variance(influence_SNM: "Floats", square_M: "Floats") -> "Floats":
     """Return [M] the variance of a mean over seeds that comes from the items.
 
     What an item does with one seed and not with another belongs to the seeds, whose spread already holds it, and is
-    taken out. Half a gain and half a loss of an item picked by chance are added (as Agresti and Min 2005 do), so that no
-    interval is a point.
+    taken out. Half a gain and half a loss of an item picked by chance are added (as Agresti and Min 2005 do), so that
+    no interval is a point.
     """
     import numpy as np
 

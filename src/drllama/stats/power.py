@@ -38,7 +38,7 @@ def detectable_difference(
     between two students but can't tell whether another seed would show them too.
 
     >>> round(detectable_difference(500), 3), round(detectable_difference(500, num_seeds=3, num_arms=3), 3)
-    (0.048, 0.07)
+    (0.048, 0.06)
     """
     if n < 1:
         raise ValueError("detectable_difference: no questions")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from drllama.stats.effects import effects_against
+from drllama.stats.effects import paired_differences
+from drllama.stats.tally import Tally, tally
 from drllama.types import (
     ArmAnswers,
     ArmName,
@@ -12,7 +13,6 @@ from drllama.types import (
     Attribution,
     CurvePoint,
     Difference,
-    Effect,
     Estimate,
     Factor,
     Label,
@@ -61,34 +61,40 @@ def marginal_curve(
     Raises:
         ValueError: an arm has no answers.
     """
+    tallied = tally(answers, labels)
     summarised = {one.arm: one for one in summaries}
     arms = sorted(doses, key=lambda arm: doses[arm])
     steps: list[Estimate | None] = [None]
     for before, arm in pairwise(arms):
-        (effect,) = effects_against(before, [arm], answers, labels, level=level)
-        steps.append(effect.differences[metric].estimate)
+        (difference,) = paired_differences(before, [arm], tallied, level=level)
+        steps.append(difference[metric].estimate)
     return tuple(
         CurvePoint(arm=arm, share=doses[arm], value=summarised[arm].metrics[metric], step=step)
         for arm, step in zip(arms, steps, strict=True)
     )
 
 
-def by_method(answers: Sequence[ArmAnswers], labels: Sequence[Label], *, level: float) -> tuple[Attribution, ...]:
+def by_method(
+    arms: Mapping[ArmName, str], answers: Sequence[ArmAnswers], labels: Sequence[Label], *, level: float
+) -> tuple[Attribution, ...]:
     """Return what rewrites, new questions and both bring, and what each adds to the other, for the arms that are there.
 
+    ``arms`` are kinds of arms with what these are called among the answers.
+
     Raises:
-        ValueError: arms differ in seeds or questions.
+        ValueError: an arm has no answers, or arms differ in seeds or questions.
     """
-    there = {one.arm for one in answers}
-    pairs = [(str(arm), str(without)) for arm, without in _METHODS if {arm, without} <= there]
+    tallied = tally(answers, labels)
+    there = [(arm, without) for arm, without in _METHODS if {arm, without} <= set(arms)]
     return tuple(
         _attributed(
-            effects_against(without, [arm], answers, labels, level=level)[0],
+            _Pair(arm=arms[arm], without=arms[without], told=f"'{arms[arm]}' instead of '{arms[without]}'"),
+            tallied,
             factor=Factor.METHOD,
             name=arm,
-            told=f"'{arm}' instead of '{without}'",
+            level=level,
         )
-        for arm, without in pairs
+        for arm, without in there
     )
 
 
@@ -102,13 +108,15 @@ def by_teacher(
     Raises:
         ValueError: an arm has no answers, or arms differ in seeds or questions.
     """
+    tallied = tally(answers, labels)
     (first, without), *others = arms.items()
     return tuple(
         _attributed(
-            effects_against(without, [arm], answers, labels, level=level)[0],
+            _Pair(arm=arm, without=without, told=f"rows of {teacher} instead of {first}"),
+            tallied,
             factor=Factor.TEACHER,
             name=teacher,
-            told=f"rows of {teacher} instead of {first}",
+            level=level,
         )
         for teacher, arm in others
     )
@@ -135,28 +143,38 @@ def by_filter(
     Raises:
         ValueError: a filter saw no row, an arm has no answers, or arms differ in seeds or questions.
     """
+    tallied = tally(answers, labels)
     found = []
     for one in filters:
         if not 0 <= one.num_dropped <= one.num_before or not one.num_before:
             raise ValueError(f"filter {one.name}: {one.num_dropped} dropped of {one.num_before} rows")
         share = one.num_dropped / one.num_before
-        (effect,) = effects_against(one.without, [one.arm], answers, labels, level=level)
-        told = f"{one.name} cost {share:.0%} of the rows and"
-        found.append(_attributed(effect, factor=Factor.FILTER, name=one.name, told=told, share_dropped=share))
+        pair = _Pair(
+            arm=one.arm, without=one.without, told=f"{one.name} cost {share:.0%} of the rows and", share_dropped=share
+        )
+        found.append(_attributed(pair, tallied, factor=Factor.FILTER, name=one.name, level=level))
     return tuple(found)
 
 
-def _attributed(
-    effect: Effect, *, factor: Factor, name: str, told: str, share_dropped: float | None = None
-) -> Attribution:
-    gain = effect.accuracy.estimate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    arm: str
+    without: str
+    told: str
+    """The beginning of the sentence, up to the verb."""
+    share_dropped: float | None = None
+
+
+def _attributed(pair: _Pair, tallied: Tally, *, factor: Factor, name: str, level: float) -> Attribution:
+    (difference,) = paired_differences(pair.without, [pair.arm], tallied, level=level)
+    gain = difference["accuracy"].estimate
     interval = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
     return Attribution(
         factor=factor,
         name=name,
-        arm=effect.arm,
-        without=effect.baseline,
-        difference=effect.accuracy,
-        share_dropped=share_dropped,
-        sentence=f"{told} changed accuracy by {100 * gain.value:+.1f} points {interval}",
+        arm=pair.arm,
+        without=pair.without,
+        difference=difference["accuracy"],
+        share_dropped=pair.share_dropped,
+        sentence=f"{pair.told} changed accuracy by {100 * gain.value:+.1f} points {interval}",
     )
