@@ -9,6 +9,7 @@ DrLlamaError
 ├── StoreError     a result can't be written or read
 ├── BatchPending   requests are out in a batch; the same command comes back for them
 ├── BudgetSpent    the next request would pass a limit of money, calls or time
+├── TimeUp         the time that a command was given is over
 └── TeacherFailure a request to a large model got no reply; its kind says what may help
     └── NotSent    an earlier failure stopped this request before it was sent
 """
@@ -67,6 +68,10 @@ class BatchPending(DrLlamaError):
 
 class NotSent(TeacherFailure):
     """An earlier failure, whose kind and words these are, stopped this request too: it wasn't sent."""
+
+
+class TimeUp(DrLlamaError):
+    """The time that a command was given is over; what was finished is kept, and the same command goes on."""
 
 
 class BudgetSpent(DrLlamaError):

@@ -4,27 +4,35 @@ After LLM2LLM (Lee et al. 2024), with two differences: what is wrong is told by 
 question, and another round must make dev better or its rows aren't used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from drllama.errors import DataError
 from drllama.protocols import Progress, Student
-from drllama.recipe import Recipe, Select
-from drllama.stages.arms import rows_of, worth_on_dev
+from drllama.recipe import Recipe
+from drllama.stages.arms import Stock, all_rows, worth_on_dev
 from drllama.stages.select import chosen_examples, folds_of
 from drllama.steps import Steps, Training
 from drllama.store import Store
-from drllama.types import ArmName, Candidate, Example, Prediction, Round, Splits, Task, TrainingRow
+from drllama.types import Candidate, Example, Prediction, Round, Splits, Task
 
 
 class WeakSpots:
     """Says, round by round, which training examples the teacher is to work on; it satisfies ``teaching.Choose``."""
 
     def __init__(
-        self, recipe: Recipe, settings: Select, splits: Splits, task: Task, *, student: Student, store: Store,
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        task: Task,
+        *,
+        student: Student,
+        store: Store,
+        guard: Callable[[Sequence[Example]], object],
         progress: Progress,
-    ) -> None:  # fmt: skip
-        self._recipe, self._settings, self._splits, self._task = recipe, settings, splits, task
-        self._student, self._store, self._progress = student, store, progress
+    ) -> None:
+        assert recipe.augment, "nothing is written, so nothing is chosen to be worked on"
+        self._recipe, self._settings, self._splits, self._task = recipe, recipe.augment.select, splits, task
+        self._student, self._store, self._guard, self._progress = student, store, guard, progress
         self._asked: tuple[Example, ...] = ()
         self._rounds: list[Round] = []
         self._best: tuple[float, tuple[Example, ...]] | None = None
@@ -46,7 +54,10 @@ class WeakSpots:
 
         Raises:
             DataError: there is nothing to choose: the student gets every training question right.
+            OverlapError: a row to train on is like one of dev or test.
         """
+        # Not after the rounds: what is trained on here is scored on dev, and chooses what is asked for.
+        self._guard([*self._splits.train, *(one.example for one in kept)])
         if self._asked and not self._helped(kept):
             return None
         if len(self._rounds) == self._settings.rounds:
@@ -69,7 +80,7 @@ class WeakSpots:
         worth = None
         if self._settings.rounds > 1:
             steps = self._steps(self._splits)
-            training = _training(steps, rows_of(ArmName.COMBINED, self._splits.train, kept))
+            training = self._training(steps, self._splits.train, kept)
             self._progress.expect(steps.training_ahead(training))
             worth = worth_on_dev(steps.finetuned(self._student, training, self._progress).result, self._recipe.finetune)
         self._rounds[-1] = Round(number=last.number, num_chosen=last.num_chosen, num_kept=len(kept), dev=worth)
@@ -105,11 +116,11 @@ class WeakSpots:
         )
         written = [one for one in kept if one.example.group not in left_out]
         steps = self._steps(rest)
-        return steps, _training(steps, rows_of(ArmName.COMBINED, rest.train, written))
+        return steps, self._training(steps, rest.train, written)
+
+    def _training(self, steps: Steps, train: tuple[Example, ...], kept: Sequence[Candidate]) -> Training:
+        stock = Stock(train=train, kept=tuple(kept), seed=self._recipe.seed)
+        return steps.training(all_rows(stock, self._recipe.finetune))
 
     def _steps(self, splits: Splits) -> Steps:
         return Steps(self._recipe, splits, self._task, self._student.card, self._store)
-
-
-def _training(steps: Steps, rows: Sequence[Example]) -> Training:
-    return steps.training([TrainingRow(example=one) for one in rows])

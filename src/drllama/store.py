@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -25,7 +26,7 @@ from drllama.files import disk_errors_told, write_whole
 from drllama.ids import canonical_json, fingerprint
 from drllama.types import LedgerRow, Run, StepRecord
 
-FORMAT = 3
+FORMAT = 4
 LEDGER_FORMAT = 1
 T = TypeVar("T")
 
@@ -110,6 +111,7 @@ class Store:
             key=fingerprint(depends_on),
             folder=str(folder.relative_to(self.root)),
             seconds=round(time.monotonic() - began, 1),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_whole(unfinished / "depends_on.json", canonical_json(depends_on))
         write_whole(unfinished / "step.json", TypeAdapter(StepRecord).dump_json(record, indent=1))

@@ -7,18 +7,17 @@ from dataclasses import replace
 import pytest
 from scipy.stats import binomtest
 
-from drllama import pipeline, plugins
+from bench import Bench
+from drllama import afterwards, plugins
+from drllama.afterwards import WhichCell
 from drllama.errors import DataError, RecipeError
 from drllama.recipe import Finetune, read_recipe, resolve
-from drllama.replies import RequestStore
 from drllama.report.verdict import effects
-from drllama.stages.arms import chosen_arm
+from drllama.stages.arms import worth_on_dev
 from drllama.stats.comparison import compare_accuracy
 from drllama.stats.significance import mcnemar
-from drllama.store import Store
-from drllama.teaching import Limits
-from drllama.types import Arm, ArmName, Epoch, Finetuned, StepRecord
-from scripted_student import Script, write_questions, write_recipe
+from drllama.types import Epoch, Finetuned
+from scripted_student import write_questions, write_recipe
 
 TEACHER = "teacher: {replay: {endpoint: recorded, model: large, recording: RECORDING}}\n"
 ALL_ARMS = "augment: {new: {per_item: 2}, arms: [none, rewrite, new, combined]}\nevaluate: {bootstrap_samples: 100}\n"
@@ -28,19 +27,11 @@ DRUGS = ("aspirin", "warfarin", "insulin", "morphine")
 RETOLD = "Told anew: the patients were given it twice a day for a month."
 
 
-class Silent:
-    def expect(self, units):
-        """Hear nothing."""
-
-    def work(self, activity, units=0):
-        """Hear nothing."""
-
-
-class Bench:
-    """A folder with questions, a recorded teacher, and students that follow a script."""
+class RecordedBench(Bench):
+    """Four training questions, and a recorded teacher who writes twelve rows for them."""
 
     def __init__(self, folder):
-        self.folder, self.script, self.store = folder, Script(), Store(folder / "runs")
+        super().__init__(folder)
         write_questions(folder / "questions.jsonl", train=4, dev=3)
         self.record(
             {
@@ -69,34 +60,25 @@ class Bench:
         teacher = TEACHER.replace("RECORDING", str(self.folder / "recorded.jsonl"))
         write_recipe(self.folder / "recipe.yaml", self.folder / "questions.jsonl", more=teacher + more)
 
-    def run(self, *assignments):
-        with RequestStore(self.folder / "runs" / "replies.sqlite") as replies:
-            return pipeline.run(
-                read_recipe(self.folder / "recipe.yaml", assignments).recipe,
-                store=self.store,
-                replies=replies,
-                limits=Limits(),
-                progress=Silent(),
-                command="drllama run recipe.yaml",
-            )
-
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
+    bench = RecordedBench(tmp_path)
     monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
     return bench
 
 
 def test_a_run_trains_each_arm_on_the_real_rows_and_its_own_at_the_same_number_of_updates(bench):
     run = bench.run()
-    assert [(arm.name, arm.num_generated, arm.finetuned.num_examples) for arm in run.arms] == [
+    assert [
+        (arm.id, arm.num_extra, cell.finetuned.num_examples) for arm, cell in zip(run.arms, run.cells, strict=True)
+    ] == [
         ("none", 0, 4),
         ("rewrite", 4, 8),
         ("new", 8, 12),
         ("combined", 12, 16),
     ]
-    assert {arm.finetuned.num_steps for arm in run.arms} == {3}
+    assert {cell.finetuned.num_steps for cell in run.cells} == {3}
     assert [one.system for one in run.evaluations][2:] == [
         "untrained",
         "fine-tuned",
@@ -161,18 +143,18 @@ def test_a_generated_row_that_is_a_test_question_never_reaches_training(bench):
     leaky = {"question": "Does treatment 0 of test help?", "long_answer": "a", "context": context}
     bench.record([{"id": "train0", "rewrite": leaky}, {"id": "dev0", "answer": "yes"}])
     run = bench.run("augment.new=null", "augment.arms=[none, combined]", "filters.form=null", "filters.duplicates=null")
-    assert [arm.num_generated for arm in run.arms] == [0, 0]
+    assert [arm.num_extra for arm in run.arms] == [0, 0]
     (row,) = [row for row in bench.store.ledger(run) if row.kind == "candidate"]
     assert (row.dropped.by, row.dropped.evidence.source_id) == ("leaks", "test0")
 
 
 def test_the_arm_of_a_finished_run_can_be_named(bench):
     run = bench.run()
-    answer = pipeline.ask(run, "Does it help?", "", arm=ArmName.NEW, store=bench.store)
+    answer = afterwards.ask(run, "Does it help?", "", which=WhichCell(arm="new"), store=bench.store)
     assert answer.choice == "yes"
     alone = bench.run("augment.arms=[none]")
     with pytest.raises(DataError, match=re.escape("has no arm 'new'; choose one of none")):
-        pipeline.ask(alone, "Does it help?", "", arm=ArmName.NEW, store=bench.store)
+        afterwards.ask(alone, "Does it help?", "", which=WhichCell(arm="new"), store=bench.store)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +172,11 @@ def test_arms_that_make_no_sense_are_refused(augment, told):
         resolve({"name": "x", "data": "pubmedqa-demo", "augment": augment})
 
 
-def arm_with(name, nll, accuracy, macro_f1):
+@pytest.mark.parametrize(("rule", "worth"), [("nll", -0.5), ("last", -0.5), ("accuracy", 0.7), ("macro_f1", 0.2)])
+def test_dev_is_told_by_what_chooses_the_epoch(rule, worth):
     epochs = tuple(
         Epoch(number=number, train_loss_nats=1, dev_accuracy=a, dev_macro_f1=f, dev_nll_nats=n)
-        for number, (n, a, f) in enumerate([(9, 0, 0), (nll, accuracy, macro_f1)], start=1)
+        for number, (n, a, f) in enumerate([(9, 0, 0), (0.5, 0.7, 0.2)], start=1)
     )
     tuned = Finetuned(
         epochs=epochs,
@@ -204,16 +187,18 @@ def arm_with(name, nll, accuracy, macro_f1):
         truncated_examples=0,
         trainable_parameters=1,
     )
-    step = StepRecord(stage="finetune", key="k", folder="f", seconds=1)
-    return Arm(name=name, system=name, num_generated=0, finetuned=tuned, adapter=step)
+    assert worth_on_dev(tuned, Finetune(choose_epoch_by=rule)) == worth
 
 
-@pytest.mark.parametrize(
-    ("rule", "best"), [("nll", "none"), ("last", "none"), ("accuracy", "rewrite"), ("macro_f1", "new")]
-)
-def test_the_arm_is_chosen_by_what_chooses_the_epoch(rule, best):
-    arms = [arm_with("none", 0.5, 0.5, 0.1), arm_with("rewrite", 0.6, 0.7, 0.2), arm_with("new", 0.7, 0.6, 0.3)]
-    assert chosen_arm(arms, Finetune(choose_epoch_by=rule)) == best
+def test_the_arm_is_chosen_by_its_mean_on_dev(bench):
+    # Seed by seed, in each the four arms: the third is best in the mean, though never the best of a seed but once.
+    bench.script.dev_nats = [0.5, 0.4, 0.3, 0.9, 0.1, 0.4, 0.15, 0.9]
+    run = bench.run("seeds=2")
+    assert run.chosen_arm == "new"
+    assert (run.cell().seed, run.cell().on_dev) == (2, -0.15)
+    (choice,) = [one for one in run.choices if one.what == "arm"]
+    assert (choice.split, choice.by, choice.chosen) == ("dev", "nll", "new")
+    assert choice.among == pytest.approx({"none": -0.3, "rewrite": -0.4, "new": -0.225, "combined": -0.9})
 
 
 def test_gains_and_losses_are_counted_question_by_question(bench):

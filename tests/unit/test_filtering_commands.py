@@ -121,7 +121,7 @@ def test_a_run_trains_on_what_is_kept_and_tells_what_became_of_the_rest(drllama,
     assert "-> kept 6" in done.out
     store = Store(tmp_path / "runs")
     (run,) = store.runs()
-    assert {arm.name: arm.num_generated for arm in run.arms} == {"none": 0, "rewrite": 2, "combined": 6}
+    assert {arm.name: arm.num_extra for arm in run.arms} == {"none": 0, "rewrite": 2, "combined": 6}
     assert [step.name for step in run.taught.funnel][-1] == "kept"
     assert sum(run.taught.funnel[-1].counts.values()) == 6
     folder = store.root / run.id
@@ -140,7 +140,7 @@ def test_a_teacher_none_of_whose_rows_stays_is_told_in_the_report(drllama, tmp_p
     done = drllama("run", "recipe.yaml", "--set", "filters.form.min_question_characters=300")
     assert (done.code, "-> kept 0" in done.out) == (0, True)
     (run,) = Store(tmp_path / "runs").runs()
-    assert {arm.num_generated for arm in run.arms} == {0}
+    assert {arm.num_extra for arm in run.arms} == {0}
     text = (tmp_path / "runs" / run.id / "report.md").read_text(encoding="utf-8")
     assert "The filters kept none of the teacher's rows" in text
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 import drllama.environment as environment_module
-from drllama import pipeline, plugins
+from drllama import afterwards, pipeline, plugins
+from drllama.afterwards import WhichCell
 from drllama.environment import environment
 from drllama.errors import DataError, MissingExtra, OverlapError, RecipeError, StoreError
 from drllama.recipe import as_yaml, read_recipe
@@ -64,7 +65,9 @@ class Bench:
     def evaluate(self, finished, *, split="test", on=None):
         self.script.asked.clear()
         self.heard = Heard()
-        return pipeline.evaluate_run(finished, arm=None, split=split, on=on, store=self.store, progress=self.heard)
+        return afterwards.evaluate_run(
+            finished, which=WhichCell(), split=split, on=on, store=self.store, progress=self.heard
+        )
 
     def asked(self):
         """How many questions the untrained and the fine-tuned student were asked, and how often one was trained."""
@@ -325,7 +328,7 @@ def test_questions_with_other_labels_are_refused(finished, elsewhere):
 def test_one_question_can_be_asked_of_a_finished_run(finished):
     run = finished.first
     finished.script.asked.clear()
-    answer = pipeline.ask(run, "Does it help?", "It does.", arm=None, store=finished.store)
+    answer = afterwards.ask(run, "Does it help?", "It does.", which=WhichCell(), store=finished.store)
     assert answer.choice == "yes"
     assert finished.script.asked == [("fine-tuned", "Does it help?")]
 
@@ -334,7 +337,7 @@ def test_one_question_can_be_asked_of_a_finished_run(finished):
 def test_an_empty_question_is_refused(finished, question):
     run = finished.first
     with pytest.raises(DataError, match="the question is empty"):
-        pipeline.ask(run, question, "context", arm=None, store=finished.store)
+        afterwards.ask(run, question, "context", which=WhichCell(), store=finished.store)
 
 
 def test_a_run_whose_adapter_is_gone_says_so(bench):
@@ -342,7 +345,7 @@ def test_a_run_whose_adapter_is_gone_says_so(bench):
     (folder,) = (bench.store.root / step.folder for step in run.steps if step.stage == "finetune")
     folder.rename(folder.with_name("elsewhere"))
     with pytest.raises(StoreError, match="no folder for its step 'finetune' any more; run its recipe again"):
-        pipeline.ask(run, "Does it help?", "", arm=None, store=bench.store)
+        afterwards.ask(run, "Does it help?", "", which=WhichCell(), store=bench.store)
 
 
 def test_own_questions_need_a_task(bench):

@@ -54,7 +54,7 @@ def origins(resolved):
         ("max_tokens: 9", "unknown setting 'max_tokens' (line 3); did you mean 'student.max_tokens'?"),
         (
             "zzz: 9",
-            "unknown setting 'zzz' (line 3); a recipe has name, seed, seeds, task, data, student, teacher, "
+            "unknown setting 'zzz' (line 3); a recipe has name, seed, seeds, cells, task, data, student, teacher, "
             "allow_hosts, audit, augment, filters, finetune, evaluate, report",
         ),
         ("report: {zzz: 9}", "unknown setting 'report.zzz' (line 3); report has worst_mistakes"),

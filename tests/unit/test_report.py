@@ -20,13 +20,16 @@ from drllama.stats import evaluate_predictions, majority_predictions, prior_pred
 from drllama.types import (
     Arm,
     ArmName,
+    Cell,
     Epoch,
+    Equality,
     Example,
     Finetuned,
     LeakAudit,
     Original,
     Outcome,
     Prediction,
+    Ran,
     Run,
     StepRecord,
     StudentCard,
@@ -82,10 +85,38 @@ def make_prediction(example, shares, *, labels=LABELS, truncated_tokens=0):
     )
 
 
-TRAINING = StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0)
+WHEN = "2024-03-01T11:00:00Z"
+TRAINING = StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0, finished_at=WHEN)
 
 
 NO_LEAKS = LeakAudit(num_real=8, num_synthetic=0, num_dev=2, num_test=10, counts=(), nearest=(), num_clean=8)
+
+
+def make_cell(evaluation, *, num_examples):
+    return Cell(
+        arm="none",
+        seed=1,
+        fingerprint="f" * 64,
+        finetuned=Finetuned(
+            epochs=(
+                Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
+                Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
+            ),
+            chosen_epoch=1,
+            num_steps=2,
+            num_examples=num_examples,
+            left_out=("1003: 530 tokens without its context, more than 512",),
+            truncated_examples=1,
+            trainable_parameters=460_800,
+        ),
+        synthetic_weight=1.0,
+        on_dev=-0.95,
+        weights_on_dev={},
+        evaluation=evaluation,
+        adapter=TRAINING,
+        scoring=TRAINING,
+        ran=Ran(device="cpu", dtype="float32", processor="a processor", torch="2.12", commit="unknown"),
+    )
 
 
 def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
@@ -103,6 +134,17 @@ def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
         "untrained": untrained,
         "fine-tuned": finetuned,
     }
+    evaluations = tuple(
+        evaluate_predictions(
+            predictions,
+            system=system,
+            split="test",
+            labels=labels,
+            settings=Evaluate(bootstrap_samples=200, reliability_bins=5),
+            seed=1,
+        )
+        for system, predictions in systems.items()
+    )
     run = Run(
         id="0123456789abcdef",
         finished_at="2024-03-01T12:00:00Z",
@@ -132,45 +174,30 @@ def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
         ),
         split_sizes={"train": len(train), "dev": 2, "test": len(asked)},
         steps=(
-            StepRecord(stage="prepare", key="c" * 64, folder="prepare/cccccccc", seconds=1.25),
+            StepRecord(stage="prepare", key="c" * 64, folder="prepare/cccccccc", seconds=1.25, finished_at=WHEN),
             TRAINING,
-            StepRecord(stage="evaluate", key="e" * 64, folder="evaluate/eeeeeeee", seconds=7384.0),
+            StepRecord(stage="evaluate", key="e" * 64, folder="evaluate/eeeeeeee", seconds=7384.0, finished_at=WHEN),
         ),
         taught=None,
         leaks=NO_LEAKS,
+        baselines=evaluations[:-1],
         arms=(
             Arm(
+                id="none",
                 name=ArmName.NONE,
+                dose=1.0,
+                equality=Equality.UPDATES,
                 system="fine-tuned",
-                num_generated=0,
-                adapter=TRAINING,
-                finetuned=Finetuned(
-                    epochs=(
-                        Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
-                        Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
-                    ),
-                    chosen_epoch=1,
-                    num_steps=2,
-                    num_examples=len(train),
-                    left_out=("1003: 530 tokens without its context, more than 512",),
-                    truncated_examples=1,
-                    trainable_parameters=460_800,
-                ),
+                num_real=len(train),
+                num_extra=0,
             ),
         ),
-        chosen_arm=ArmName.NONE,
+        cells=(make_cell(evaluations[-1], num_examples=len(train)),),
+        num_unfinished=0,
+        chosen_arm="none",
+        choices=(),
+        readings=(),
         comparisons=(),
-        evaluations=tuple(
-            evaluate_predictions(
-                predictions,
-                system=system,
-                split="test",
-                labels=labels,
-                settings=Evaluate(bootstrap_samples=200, reliability_bins=5),
-                seed=1,
-            )
-            for system, predictions in systems.items()
-        ),
     )
     return run, {example.id: example for example in asked}
 
@@ -191,11 +218,11 @@ def make_hostile_run():
     ]
     answers = [(example.label, shares) for example, shares in zip(asked, [(0.2, 0.7, 0.1)] * 2 + [None], strict=True)]
     run, questions = make_run(asked, answers, labels=labels, recipe={"name": "x", "data": {"jsonl": {"path": HOSTILE}}})
-    arm = replace(run.arms[0], finetuned=replace(run.arms[0].finetuned, left_out=(HOSTILE,)))
+    cell = replace(run.cells[0], finetuned=replace(run.cells[0].finetuned, left_out=(HOSTILE,)))
     student = replace(run.student, model=HOSTILE)
     # A lone surrogate is what Python makes of a file name's byte that isn't UTF-8.
     command, environment = f"{HOSTILE} \udcff", {HOSTILE: f"{HOSTILE} \udcff"}
-    return replace(run, arms=(arm,), student=student, command=command, environment=environment), questions
+    return replace(run, cells=(cell,), student=student, command=command, environment=environment), questions
 
 
 def contents(run_and_questions=None, worst=10):
@@ -391,7 +418,7 @@ def test_a_student_without_probabilities_is_reported_too():
     evaluation = evaluate_predictions(
         bare, system="fine-tuned", split="test", labels=LABELS, settings=Evaluate(bootstrap_samples=100), seed=1
     )
-    made = contents((replace(run, evaluations=(*run.evaluations[:-1], evaluation)), questions))
+    made = contents((replace(run, cells=(replace(run.cells[0], evaluation=evaluation),)), questions))
     assert "gave no probabilities" in Page(report_html(made)).text
     assert "gave no probabilities" in report_markdown(made)
     assert all(mistake.probabilities == {} for mistake in made.mistakes)
@@ -399,7 +426,7 @@ def test_a_student_without_probabilities_is_reported_too():
 
 def test_a_run_without_baselines_claims_nothing_about_them():
     run, questions = make_run()
-    made = contents((replace(run, evaluations=run.evaluations[-1:]), questions))
+    made = contents((replace(run, baselines=()), questions))
     assert made.verdict == ""
     assert "always answering" not in report_markdown(made)
     assert "majority" not in Page(report_html(made)).text
@@ -409,7 +436,7 @@ def test_a_report_needs_one_split():
     run, questions = make_run()
     other = replace(run.evaluations[0], split="dev")
     with pytest.raises(ValueError, match="evaluations of dev, test"):
-        contents((replace(run, evaluations=(other, *run.evaluations[1:])), questions))
+        contents((replace(run, baselines=(other, *run.baselines[1:])), questions))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from drllama.cli import main
 from drllama.replies import RequestStore
 from drllama.reviews import ReviewStore
 from drllama.stats import wilson
-from drllama.types import ArmName, Verdict
+from drllama.types import Verdict
 from drllama.web.app import make_app
 from drllama.web.desk import read_desk
 from reviewed_run import CHINESE, FORMULA, MARKUP, NO_QUESTION, NUM_ROWS, make_reviewed_run
@@ -442,7 +442,7 @@ def test_the_next_run_respects_what_people_decided(tmp_path, monkeypatch):
 
     second, store = make_reviewed_run(tmp_path, monkeypatch, decisions=bench.reviews.decisions())
     assert second.id != first[0].id
-    assert second.arm(ArmName.COMBINED).num_generated == NUM_ROWS - 1
+    assert second.arm("combined").num_extra == NUM_ROWS - 1
     rows = {row.id: row for row in store.ledger(second)}
     assert (rows[rejected.id].dropped.by, rows[rejected.id].review.ruling.reason) == ("review", "dull")
     assert rows[brought_back.id].dropped is None

@@ -6,14 +6,11 @@ from collections import Counter
 
 import pytest
 
-from drllama import pipeline, plugins
+from bench import Bench
+from drllama import plugins
 from drllama.errors import DataError
-from drllama.recipe import read_recipe
-from drllama.replies import RequestStore
-from drllama.store import Store
-from drllama.teaching import Limits
 from faults.server import FaultServer
-from scripted_student import HARD, Script
+from scripted_student import HARD
 
 RECIPE = """
 name: weak
@@ -30,43 +27,21 @@ evaluate: {bootstrap_samples: 100}
 """
 
 
-class Silent:
-    def expect(self, units):
-        """Hear nothing."""
-
-    def work(self, activity, units=0):
-        """Hear nothing."""
-
-
-class Bench:
+def make_bench(folder, server):
     """Twelve training questions, three of them hard; a teacher who rewrites them as often as he is asked."""
-
-    def __init__(self, folder, server):
-        self.script, self.store, self.folder = Script(), Store(folder / "runs"), folder
-        rows = []
-        for split, size in (("train", 12), ("dev", 3), ("test", 6)):
-            for at in range(size):
-                hard = f" {HARD}" if split == "train" and at % 4 == 0 else ""
-                label = ("yes", "no", "maybe")[at % 3]
-                question = f"Is{hard} remedy {at} of {split} any use?"
-                rows.append({"id": f"{split}{at}", "question": question, "context": f"{split} {at}", "label": label})
-                rows[-1]["split"] = split
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / "questions.jsonl").write_text(text, encoding="utf-8")
-        recipe = RECIPE.replace("QUESTIONS", str(folder / "questions.jsonl"))
-        recipe = recipe.replace("BASE_URL", server.base_url)
-        (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
-
-    def run(self, *assignments):
-        with RequestStore(self.folder / "runs" / "replies.sqlite") as replies:
-            return pipeline.run(
-                read_recipe(self.folder / "recipe.yaml", assignments).recipe,
-                store=self.store,
-                replies=replies,
-                limits=Limits(),
-                progress=Silent(),
-                command="drllama run recipe.yaml",
-            )
+    rows = []
+    for split, size in (("train", 12), ("dev", 3), ("test", 6)):
+        for at in range(size):
+            hard = f" {HARD}" if split == "train" and at % 4 == 0 else ""
+            label = ("yes", "no", "maybe")[at % 3]
+            question = f"Is{hard} remedy {at} of {split} any use?"
+            rows.append({"id": f"{split}{at}", "question": question, "context": f"{split} {at}", "label": label})
+            rows[-1]["split"] = split
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "questions.jsonl").write_text(text, encoding="utf-8")
+    recipe = RECIPE.replace("QUESTIONS", str(folder / "questions.jsonl")).replace("BASE_URL", server.base_url)
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    return Bench(folder)
 
 
 @pytest.fixture
@@ -81,7 +56,7 @@ def bench(tmp_path, monkeypatch):
         return json.dumps({"question": f"Rewrite {drawn[asked[1]]} of {asked[1]}?", "long_answer": "So."})
 
     with FaultServer(says=says) as server:
-        bench = Bench(tmp_path, server)
+        bench = make_bench(tmp_path, server)
         monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
         yield bench
 
@@ -126,7 +101,7 @@ def test_a_round_that_doesn_t_make_dev_better_is_the_last_and_its_rows_aren_t_us
     run = bench.run("augment.select.rounds=5")
     assert [(one.num_chosen, one.num_kept, one.dev) for one in run.taught.rounds] == [(3, 3, -0.5), (3, 6, -0.6)]
     assert run.taught.candidates == {"rewrite": 3}
-    assert [arm.num_generated for arm in run.arms] == [0, 3]
+    assert [arm.num_extra for arm in run.arms] == [0, 3]
 
 
 def test_a_round_that_makes_dev_better_is_used_and_rows_go_with_their_documents(bench):

@@ -13,13 +13,18 @@ from drllama.store import Store
 from drllama.types import (
     Arm,
     ArmName,
+    Cell,
+    Choice,
     ClassScores,
+    Equality,
     Estimate,
     Evaluation,
     Finetuned,
     LeakAudit,
     Outcome,
     Prediction,
+    Ran,
+    Reading,
     ReliabilityBin,
     Run,
     StepRecord,
@@ -50,10 +55,45 @@ def finish(store, depends_on="it", result=7):
     return store.step("score", depends_on, int, lambda _: result, on_wait=not_expected)
 
 
-ADAPTER = StepRecord(stage="finetune", key="k", folder="steps/finetune-k", seconds=1.5)
+ADAPTER = StepRecord(
+    stage="finetune", key="k", folder="steps/finetune-k", seconds=1.5, finished_at="2025-01-01T00:00:00+00:00"
+)
 
 
 NO_LEAKS = LeakAudit(num_real=8, num_synthetic=0, num_dev=2, num_test=10, counts=(), nearest=(), num_clean=8)
+
+
+CELL = Cell(
+    arm="none",
+    seed=1,
+    fingerprint="f" * 64,
+    finetuned=Finetuned(
+        epochs=(),
+        chosen_epoch=1,
+        num_steps=3,
+        num_examples=2,
+        left_out=("1002: too long",),
+        truncated_examples=0,
+        trainable_parameters=3,
+    ),
+    synthetic_weight=1.0,
+    on_dev=-0.5,
+    weights_on_dev={},
+    evaluation=Evaluation(
+        system="fine-tuned",
+        split="test",
+        labels=("是", "否"),
+        predictions=(ANSWER, SILENCE),
+        counts={Outcome.CORRECT: 1, Outcome.WRONG: 0, Outcome.UNPARSED: 0, Outcome.FAILED: 1},
+        metrics={"accuracy": HALF},
+        per_class=(ClassScores(label="是", support=2, precision=HALF, recall=HALF, f1=HALF),),
+        confusion=((1, 0, 1), (0, 0, 0)),
+        reliability=(ReliabilityBin(low=0.9, high=1, n=1, mean_confidence=0.9, accuracy=1),),
+    ),
+    adapter=ADAPTER,
+    scoring=replace(ADAPTER, stage="score"),
+    ran=Ran(device="cpu, 2 threads", dtype="float32", processor="a processor", torch="2.12", commit="unknown"),
+)
 
 
 def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
@@ -71,38 +111,24 @@ def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
         steps=(ADAPTER,),
         taught=None,
         leaks=NO_LEAKS,
+        baselines=(),
         arms=(
             Arm(
+                id="none",
                 name=ArmName.NONE,
+                dose=1.0,
+                equality=Equality.UPDATES,
                 system="fine-tuned",
-                num_generated=0,
-                finetuned=Finetuned(
-                    epochs=(),
-                    chosen_epoch=1,
-                    num_steps=3,
-                    num_examples=2,
-                    left_out=("1002: too long",),
-                    truncated_examples=0,
-                    trainable_parameters=3,
-                ),
-                adapter=ADAPTER,
+                num_real=2,
+                num_extra=0,
             ),
         ),
-        chosen_arm=ArmName.NONE,
+        cells=(CELL,),
+        num_unfinished=0,
+        chosen_arm="none",
+        choices=(Choice(what="arm", split="dev", by="nll", among={"none": -0.5}, chosen="none"),),
+        readings=(Reading(system="fine-tuned", step="k", at="2025-01-01T00:00:00+00:00", num_questions=2),),
         comparisons=(),
-        evaluations=(
-            Evaluation(
-                system="fine-tuned",
-                split="test",
-                labels=("是", "否"),
-                predictions=(ANSWER, SILENCE),
-                counts={Outcome.CORRECT: 1, Outcome.WRONG: 0, Outcome.UNPARSED: 0, Outcome.FAILED: 1},
-                metrics={"accuracy": HALF},
-                per_class=(ClassScores(label="是", support=2, precision=HALF, recall=HALF, f1=HALF),),
-                confusion=((1, 0, 1), (0, 0, 0)),
-                reliability=(ReliabilityBin(low=0.9, high=1, n=1, mean_confidence=0.9, accuracy=1),),
-            ),
-        ),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from drllama.errors import DataError, RecipeError
-from drllama.types import ArmName, SplitName
+from drllama.types import SplitName
 
 app = typer.Typer(
     add_completion=False,
@@ -26,11 +26,17 @@ StoreFolder = Annotated[
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or how it begins.")]
 ArmOption = Annotated[
-    ArmName | None, typer.Option("--arm", help="Which of a run's students; the default is the one best on dev.")
+    str | None,
+    typer.Option("--arm", help="Which of a run's arms, such as none or combined; the default is the one best on dev."),
+]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Which of the arm's students; the default is the one best on dev.")
 ]
 MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="Spend at most so much; an unknown price is refused.")]
 MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Send at most so many requests, repeats included.")]
-MaxMinutes = Annotated[float | None, typer.Option("--max-minutes", help="Send nothing more after so many minutes.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option("--max-minutes", help="End after so many minutes; what is finished is kept.")
+]
 STORE = Path("runs")
 REPLIES = "replies.sqlite"
 REVIEWS = "reviews.sqlite"
@@ -75,6 +81,7 @@ def run(
             progress=progress,
             command=command,
             decisions=decisions,
+            cells=_cells_of(resolved.recipe.cells, recipe),
         )
     _say(run_summary(finished, store))
 
@@ -115,7 +122,7 @@ def list_runs(store: StoreFolder = STORE) -> None:
             one.id,
             one.finished_at,
             one.student.model,
-            *(f"{one.evaluation(one.arm()).metrics[name].value:.3f}" for name in ("accuracy", "macro_f1")),
+            *(f"{one.cell().evaluation.metrics[name].value:.3f}" for name in ("accuracy", "macro_f1")),
         ]
         for one in runs
     ]
@@ -141,11 +148,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, dev or test.")] = "test",
     on: Annotated[Path | None, typer.Option(metavar="RECIPE", help="Ask the questions of this recipe's data.")] = None,
     arm: ArmOption = None,
+    seed: SeedOption = None,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
 ) -> None:
     """Score a finished run's student on a split of its data, or of another recipe's."""
-    from drllama import pipeline
+    from drllama import afterwards
+    from drllama.afterwards import WhichCell
     from drllama.cli.progress import ShownProgress
     from drllama.cli.tables import evaluation_table
     from drllama.recipe import read_recipe
@@ -157,7 +166,9 @@ def evaluate(
     other = read_recipe(on, assignments or ()).recipe if on else None
     finished = kept.run(name)
     with ShownProgress() as progress:
-        found = pipeline.evaluate_run(finished, arm=arm, split=asked, on=other, store=kept, progress=progress)
+        found = afterwards.evaluate_run(
+            finished, which=WhichCell(arm=arm, seed=seed), split=asked, on=other, store=kept, progress=progress
+        )
     _say(f"{finished.id} on {asked} of {on or 'its own data'}, {len(found[0].predictions)} questions")
     _say(evaluation_table(found))
 
@@ -170,15 +181,19 @@ def ask(
         Path | None, typer.Option(metavar="FILE", help="The text to answer from; - reads standard input.")
     ] = None,
     arm: ArmOption = None,
+    seed: SeedOption = None,
     store: StoreFolder = STORE,
 ) -> None:
     """Ask a finished run's student one question."""
-    from drllama import pipeline
+    from drllama import afterwards
+    from drllama.afterwards import WhichCell
     from drllama.cli.tables import answer_lines
     from drllama.store import Store
 
     kept = Store(store)
-    answer = pipeline.ask(kept.run(name), question, _context(context), arm=arm, store=kept)
+    answer = afterwards.ask(
+        kept.run(name), question, _context(context), which=WhichCell(arm=arm, seed=seed), store=kept
+    )
     _say(answer_lines(answer))
 
 
@@ -230,6 +245,11 @@ def doctor() -> None:
 
     for line in checkup():
         _say(line)
+
+
+def _cells_of(wanted: Path | None, recipe: Path) -> Path | None:
+    beside = recipe.parent / "cells"
+    return wanted or (beside if beside.is_dir() else None)
 
 
 def _split(name: str) -> SplitName:

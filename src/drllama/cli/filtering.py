@@ -58,12 +58,14 @@ def why(
     store: StoreFolder = STORE,
 ) -> None:
     """Print the whole life of one of the teacher's rows: its source, its request, each filter's verdict, its arms."""
-    from drllama import pipeline
+    from drllama import afterwards
     from drllama.cli.filtering_text import story_text
     from drllama.replies import RequestStore
     from drllama.store import Store
 
     kept = Store(store)
     with RequestStore(store / REPLIES) as replies:
-        story = pipeline.why(kept.run(run) if run is not None else kept.newest_run(), row, store=kept, replies=replies)
+        story = afterwards.why(
+            kept.run(run) if run is not None else kept.newest_run(), row, store=kept, replies=replies
+        )
     typer.echo(story_text(story))

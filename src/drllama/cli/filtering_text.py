@@ -4,8 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
+from drllama.afterwards import RowStory
 from drllama.cli.tables import table
-from drllama.pipeline import RowStory
 from drllama.replies import Attempt
 from drllama.report.evidence import evidence_text
 from drllama.types import (

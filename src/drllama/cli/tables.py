@@ -6,7 +6,7 @@ from pathlib import Path
 
 from drllama.report import over_seeds_text, point_note, sweep_told, value_shown
 from drllama.text import num_columns
-from drllama.types import Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
+from drllama.types import Cell, Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -53,7 +53,7 @@ def comparison_line(found: Comparison) -> str:
 
 def run_summary(run: Run, store: Path) -> str:
     """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
-    arm = run.arm()
+    cell = run.cell()
     sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
     taught = []
     if run.taught:
@@ -64,10 +64,11 @@ def run_summary(run: Run, store: Path) -> str:
         ]
     epochs = [
         f"the weights are those after epoch {one.finetuned.chosen_epoch} of {len(one.finetuned.epochs)}"
-        + (f" ({one.system})" if len(run.arms) > 1 else "")
-        for one in run.arms
+        + (f" ({one.evaluation.system})" if len(run.cells) > 1 else "")
+        for one in run.cells
     ]
-    best = [f"best on dev: {arm.system}"] if len(run.arms) > 1 else []
+    best = [f"best on dev: {run.arm().system}"] if len(run.arms) > 1 else []
+    left = [f"{run.num_unfinished} students are still to be trained; the same command goes on"]
     return "\n".join(
         [
             f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
@@ -76,10 +77,11 @@ def run_summary(run: Run, store: Path) -> str:
             "",
             evaluation_table(run.evaluations),
             "",
-            *map(comparison_line, run.comparisons),
+            *(over_seeds(run) if is_over_seeds(run) else map(comparison_line, run.comparisons)),
             *best,
+            *(left if run.num_unfinished else []),
             f"report:  {store / run.id / 'report.html'}",
-            f"adapter: {store / arm.adapter.folder / 'adapter'}",
+            f"adapter: {store / cell.adapter.folder / 'adapter'}" + _where_trained(cell, store),
         ]
     )
 
@@ -106,6 +108,26 @@ def sweep_summary(sweep: Sweep, folder: Path) -> str:
             f"run the best: {sweep.run_best}",
         ]
     )
+
+
+def is_over_seeds(run: Run) -> bool:
+    """Return whether all arms have several seeds."""
+    return bool(run.summaries) and len(run.summaries[0].seeds) > 1
+
+
+def over_seeds(run: Run) -> list[str]:
+    """Return what the arms come to over the seeds, what they change, and what may be said."""
+    shown = [("accuracy", "accuracy"), ("macro_f1", "macro-F1")]
+    rows = [[one.arm, str(len(one.seeds)), *(_estimate(one.metrics[key]) for key, _ in shown)] for one in run.summaries]
+    lines = [table(["mean over seeds", "seeds", *(name for _, name in shown)], rows), ""]
+    for one in run.effects:
+        estimate, gained = one.accuracy.estimate, one.vote
+        lines.append(
+            f"{one.arm} against {one.baseline}: accuracy {estimate.value:+.3f} [{estimate.low:+.3f}, "
+            f"{estimate.high:+.3f}], p = {one.accuracy.p_adjusted:.2g} after Holm; by the seeds' vote {gained.gained} "
+            f"questions gained, {gained.lost} lost, McNemar p = {gained.p_adjusted:.2g} after Holm"
+        )
+    return [*lines, *([run.conclusion.sentence] if run.conclusion else [])]
 
 
 def rounds_lines(taught: Taught) -> list[str]:
@@ -135,6 +157,12 @@ def answer_lines(answer: Prediction) -> str:
     shares = [f"  {label:<12} {share / sum(odds.values()):.3f}" for label, share in odds.items()]
     cut = [f"  ({answer.truncated_tokens} tokens of the context were cut off)"] if answer.truncated_tokens else []
     return "\n".join([answer.choice, *shares, *cut])
+
+
+def _where_trained(cell: Cell, store: Path) -> str:
+    if not cell.brought or (store / cell.adapter.folder).is_dir():
+        return ""
+    return f" (not on this machine: trained on {cell.ran.device}, {cell.adapter.finished_at[:10]})"
 
 
 def _estimate(estimate: Estimate | None) -> str:

@@ -4,6 +4,7 @@ The text under a field is its documentation everywhere.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -118,6 +119,9 @@ class Recipe(Section):
     """The root from which every use of randomness derives its own seed by name."""
     seeds: Whole = Field(1, ge=1)
     """Students trained of each arm, each from another start and in another order; one tells nothing of luck."""
+    cells: Path | None = None
+    """A folder of finished students' results: those there are taken as done, on whatever machine they were worked out,
+    and new ones are added; null: the folder ``cells`` beside the recipe, if there is one."""
     task: TaskSection | None = None
     """What is asked; null: the source's own task."""
     data: AnySource

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from drllama.recipe.values import LabelText, Real, Section, Whole, by_kind, named_kind
-from drllama.types import ArmName
+from drllama.types import ArmName, Equality
 
 # Thirds written with two digits add up to 0.99.
 _LARGEST_ROUNDING = 0.015
@@ -146,12 +146,20 @@ class Augment(Section):
     max_attempts: Whole = Field(3, ge=1)
     """Replies asked for at most until a source item has what it should."""
     arms: tuple[ArmName, ...] = Field((ArmName.NONE, ArmName.COMBINED), min_length=1)
-    """What the student is trained on beside the real rows, to be compared: none, rewrite, new, combined."""
+    """What students are trained on beside the real rows, to be compared: none, rewrite, new, combined; synthetic-only
+    trains without the real rows; the controls duplicate-real (copies of real rows) and eda (real rows with some words
+    swapped, left out or repeated) take as many as the largest arm takes of the teacher's."""
+    doses: tuple[Annotated[Real, Field(gt=0, le=1)], ...] = Field((1.0,), min_length=1)
+    """Shares of the teacher's rows, each of them an arm of its own; a smaller one lies within a larger one."""
+    equal: tuple[Equality, ...] = Field((Equality.UPDATES,), min_length=1)
+    """What arms have in common: updates (more rows don't mean more training), epochs (each row is seen as often); with
+    both, all arms are trained both ways, and the first is what the conclusion is about."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if len(set(self.arms)) < len(self.arms):
-            raise ValueError("arms must differ from each other")
+        for name in ("arms", "doses", "equal"):
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(f"{name} must differ from each other")
         wanted = {method for method in ("rewrite", "new") if getattr(self, method)}
         if not wanted:
             raise ValueError("rewrite and new are both null; write 'augment: null' if the teacher is to write nothing")

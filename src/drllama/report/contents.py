@@ -11,6 +11,7 @@ from drllama.report.verdict import effects, notes, summary, verdict
 from drllama.types import (
     Arm,
     ArmName,
+    Cell,
     ClassScores,
     Comparison,
     Diversity,
@@ -104,11 +105,12 @@ class SettingValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmLine:
-    """One arm: what it was trained on, how it did on dev, and how it differs on the questions asked."""
+    """One student: what it was trained on, how it did on dev, and how it differs on the questions asked."""
 
     system: str
     num_real: int
-    num_generated: int
+    num_extra: int
+    """The teacher's, or a control's copies or edits."""
     num_steps: int
     chosen: Epoch
     """The epoch whose weights were kept."""
@@ -195,8 +197,8 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
     Raises:
         ValueError: the run has evaluations of different splits.
     """
-    arm = run.arm()
-    finetuned, training = _finetuned(run, arm), arm.finetuned
+    cell = run.cell()
+    finetuned, training = _finetuned(run, cell), cell.finetuned
     wrong = [prediction for prediction in finetuned.predictions if prediction.outcome is Outcome.WRONG]
     wrong.sort(key=lambda prediction: (-_confidence(prediction, finetuned.labels), prediction.example_id))
     systems = tuple(_system(run, evaluation) for evaluation in run.evaluations)
@@ -214,7 +216,7 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
         split=finetuned.split,
         systems=systems,
         finetuned=systems[run.evaluations.index(finetuned)],
-        arms=tuple(_arm_line(run, one) for one in run.arms),
+        arms=tuple(_arm_line(run, one) for one in run.cells),
         leaks=run.leaks,
         teacher=_teacher_line(run),
         epochs=training.epochs,
@@ -234,23 +236,24 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
     )
 
 
-def _finetuned(run: Run, arm: Arm) -> Evaluation:
+def _finetuned(run: Run, cell: Cell) -> Evaluation:
     if len(splits := {evaluation.split for evaluation in run.evaluations}) > 1:
         raise ValueError(
             f"report: evaluations of {', '.join(sorted(splits))}; one table can't compare different splits"
         )
-    return run.evaluation(arm)
+    return cell.evaluation
 
 
-def _arm_line(run: Run, arm: Arm) -> ArmLine:
+def _arm_line(run: Run, cell: Cell) -> ArmLine:
+    arm, system = run.arm(cell.arm), cell.evaluation.system
     return ArmLine(
-        system=arm.system,
-        num_real=run.split_sizes["train"],
-        num_generated=arm.num_generated,
-        num_steps=arm.finetuned.num_steps,
-        chosen=arm.finetuned.epochs[arm.finetuned.chosen_epoch - 1],
-        is_chosen=arm.name == run.chosen_arm,
-        against_real=next((one for one in run.comparisons if one.other == arm.system), None),
+        system=system,
+        num_real=arm.num_real,
+        num_extra=arm.num_extra,
+        num_steps=cell.finetuned.num_steps,
+        chosen=cell.finetuned.epochs[cell.finetuned.chosen_epoch - 1],
+        is_chosen=arm.id == run.chosen_arm,
+        against_real=next((one for one in run.comparisons if one.other == system), None),
     )
 
 
@@ -287,8 +290,8 @@ def _system(run: Run, evaluation: Evaluation) -> System:
         case "untrained":
             description = f"{run.student.model} before training"
         case system:
-            arm = next((arm for arm in run.arms if arm.system == system), None)
-            description = f"{run.student.model} after training{_on(run, arm)}" if arm else ""
+            cell = next((cell for cell in run.cells if cell.evaluation.system == system), None)
+            description = f"{run.student.model} after training{_on(run, run.arm(cell.arm))}" if cell else ""
     return System(
         name=evaluation.system,
         description=description,
@@ -305,8 +308,16 @@ def _on(run: Run, arm: Arm) -> str:
     """Return what an arm was trained on, where there are several."""
     if len(run.arms) == 1 and arm.name == ArmName.NONE:
         return ""
-    real = f" on {run.split_sizes['train']:,} real rows"
-    return f"{real} and {arm.num_generated:,} of the teacher's" if arm.num_generated else f"{real} alone"
+    written = f"{arm.num_extra:,} of the teacher's"
+    match arm.name:
+        case ArmName.SYNTHETIC_ONLY:
+            return f" on {written} alone"
+        case ArmName.DUPLICATE_REAL:
+            written = f"{arm.num_extra:,} copies of them"
+        case ArmName.EDA:
+            written = f"{arm.num_extra:,} edits of them"
+    real = f" on {arm.num_real:,} real rows"
+    return f"{real} and {written}" if arm.num_extra else f"{real} alone"
 
 
 def _truncation(training: Finetuned, evaluation: Evaluation) -> Truncation:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from drllama.types import ArmName, Estimate, Evaluation, Run
+from drllama.types import ArmName, Equality, Estimate, Evaluation, Run
 
-_WITH_NEW = (ArmName.NEW, ArmName.COMBINED)
+_WITH_NEW = (ArmName.NEW, ArmName.COMBINED, ArmName.SYNTHETIC_ONLY)
 _ALPHA = 0.05
 
 
@@ -12,7 +12,7 @@ def summary(run: Run, finetuned: Evaluation) -> str:
     """Return one sentence: the fine-tuned student's accuracy, next to the baselines'."""
     accuracy = finetuned.metrics["accuracy"]
     text = (
-        f"After fine-tuning {run.student.model} on {_counted(run.arm().finetuned.num_examples, 'question')}"
+        f"After fine-tuning {run.student.model} on {_counted(run.cell().finetuned.num_examples, 'question')}"
         f"{_generated(run)}, accuracy on "
         f"{_counted(accuracy.n, f'{finetuned.split} question')} is {_shown(accuracy)}"
     )
@@ -47,8 +47,11 @@ def verdict(run: Run, finetuned: Evaluation) -> str:
 
 
 def effects(run: Run) -> tuple[str, ...]:
-    """Return what the generated rows changed, a sentence for each arm that has some, with what it may claim."""
+    """Return what the generated rows changed: what is concluded over the seeds, or each arm of the only seed."""
+    if run.conclusion and len(run.summaries[0].seeds) > 1:
+        return (run.conclusion.sentence,)
     told = []
+    by_updates = {cell.evaluation.system for cell in run.cells if run.arm(cell.arm).equality is Equality.UPDATES}
     for one in run.comparisons:
         difference = one.difference
         side = "above" if difference.low > 0 else "below" if difference.high < 0 else None
@@ -59,7 +62,8 @@ def effects(run: Run) -> tuple[str, ...]:
         else:
             found = f"the interval lies {side} 0, but the exact test doesn't exclude chance"
         told.append(
-            f"{one.other} against {one.baseline}, at the same number of updates: {one.metric} {difference.value:+.3f} "
+            f"{one.other} against {one.baseline}, at the same number of "
+            f"{'updates' if one.other in by_updates else 'passes'}: {one.metric} {difference.value:+.3f} "
             f"[{difference.low:+.3f}, {difference.high:+.3f}], {one.gained} questions gained and {one.lost} lost "
             f"(McNemar p = {one.p_value:.2g}): {found}."
         )
@@ -94,16 +98,28 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
         found.append(
             f"Of {len(run.arms)} arms the report is about '{run.arm().system}': it was best on dev; test had no say."
         )
-    found.append(
-        f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how much "
-        "the numbers depend on which questions were asked, not how much they depend on the luck of training."
-    )
+    if run.num_unfinished:
+        found.append(
+            f"{_counted(run.num_unfinished, 'student')} of {len(run.cells) + run.num_unfinished} are still to be "
+            "trained: the same command goes on with them."
+        )
+    if len(machines := {(cell.ran.device, cell.ran.dtype) for cell in run.cells}) > 1:
+        told = "; ".join(sorted(f"{device}, {dtype}" for device, dtype in machines))
+        found.append(f"The students were trained on different machines ({told}).")
+    if len({cell.seed for cell in run.cells}) == 1:
+        found.append(
+            f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how "
+            "much the numbers depend on which questions were asked, not how much they depend on the luck of training."
+        )
     return tuple(found)
 
 
 def _generated(run: Run) -> str:
-    number = run.arm().num_generated
-    return f" ({number:,} of them written by the teacher)" if number else ""
+    arm = run.arm()
+    if not arm.num_extra:
+        return ""
+    made = {ArmName.DUPLICATE_REAL: "copies of others", ArmName.EDA: "edits of others"}
+    return f" ({arm.num_extra:,} of them {made.get(arm.name, 'written by the teacher')})"
 
 
 def _named(run: Run, system: str) -> Evaluation | None:

@@ -24,14 +24,21 @@ def evaluate(
         **answers,
     }
     return tuple(
-        evaluate_predictions(
-            predictions,
-            system=system,
-            split=split,
-            labels=task.labels,
-            settings=recipe.evaluate,
-            # One seed for all systems: their intervals come from the same resampled questions.
-            seed=derive_seed(recipe.seed, "bootstrap", split),
-        )
+        counted(predictions, system=system, split=split, task=task, recipe=recipe)
         for system, predictions in systems.items()
+    )
+
+
+def counted(
+    predictions: Sequence[Prediction], *, system: str, split: SplitName, task: Task, recipe: Recipe
+) -> Evaluation:
+    """Return the evaluation of one system's answers."""
+    return evaluate_predictions(
+        predictions,
+        system=system,
+        split=split,
+        labels=task.labels,
+        settings=recipe.evaluate,
+        # One seed for all systems: their intervals come from the same resampled questions.
+        seed=derive_seed(recipe.seed, "bootstrap", split),
     )

@@ -8,7 +8,7 @@ from drllama.errors import OverlapError
 from drllama.filters.leaks import find_leaks
 from drllama.recipe import Leaks
 from drllama.text import normalise
-from drllama.types import Example, How, LeakAudit, LeakCount, Lookalike, Neighbour, Original, SplitName
+from drllama.types import Example, How, LeakAudit, LeakCount, Lookalike, Neighbour, SplitName, Synthetic
 
 NUM_NEAREST = 20
 _HELD_OUT: tuple[SplitName, ...] = ("dev", "test")
@@ -38,7 +38,7 @@ def audit_leaks(train_rows: Sequence[Example], held_out: Sequence[Example], sett
     ]
     counted = Counter((one.neighbour.how, one.neighbour.split, one.real, one.fatal) for one in found)
     audit = LeakAudit(
-        num_real=(num_real := sum(isinstance(row.origin, Original) for row in train_rows)),
+        num_real=(num_real := sum(not isinstance(row.origin, Synthetic) for row in train_rows)),
         num_synthetic=len(train_rows) - num_real,
         num_dev=sum(row.split == "dev" for row in held_out),
         num_test=sum(row.split == "test" for row in held_out),
@@ -70,7 +70,7 @@ def refuse_leaks(audit: LeakAudit, *, told: str) -> None:
 
 
 def _lookalike(row: Example, neighbour: Neighbour, same: bool) -> Lookalike:
-    real = isinstance(row.origin, Original)
+    real = not isinstance(row.origin, Synthetic)
     return Lookalike(
         source_id=row.origin.source_id,
         question=row.question,

@@ -15,6 +15,7 @@ from drllama.types.answers import (
     Writing,
 )
 from drllama.types.batches import BatchRecord, OpenBatch
+from drllama.types.cells import Arm, ArmName, Cell, Equality, Ran, StepRecord
 from drllama.types.effects import (
     ArmAnswers,
     ArmFinding,
@@ -54,6 +55,7 @@ from drllama.types.ledger import (
     UnparsedRow,
 )
 from drllama.types.questions import (
+    Derived,
     Example,
     Label,
     Origin,
@@ -64,7 +66,7 @@ from drllama.types.questions import (
     Task,
 )
 from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
-from drllama.types.runs import Arm, ArmName, Round, Run, StepRecord, Taught
+from drllama.types.runs import Choice, Reading, Round, Run, Taught
 from drllama.types.students import Epoch, Finetuned, StudentCard, TrainingRow
 from drllama.types.sweeps import OverSeeds, Sweep, SweepPoint, SweepTraining
 from drllama.types.teaching import (
@@ -94,11 +96,14 @@ __all__ = [
     "BatchRecord",
     "Candidate",
     "CandidateRow",
+    "Cell",
+    "Choice",
     "ClassScores",
     "Comparison",
     "Conclusion",
     "CurvePoint",
     "Decision",
+    "Derived",
     "Difference",
     "Discordance",
     "Diversity",
@@ -107,6 +112,7 @@ __all__ = [
     "Dropped",
     "Effect",
     "Epoch",
+    "Equality",
     "Estimate",
     "Evaluation",
     "Evidence",
@@ -138,7 +144,9 @@ __all__ = [
     "OverSeeds",
     "Prediction",
     "Quoted",
+    "Ran",
     "Reader",
+    "Reading",
     "ReliabilityBin",
     "Reply",
     "ReplyForm",

@@ -142,7 +142,7 @@ class LeakAudit:
     """All rows that are trained on, held against all of dev and test."""
 
     num_real: int
-    """Rows to train on that a person wrote."""
+    """Rows to train on that a person wrote, or a rule made from one."""
     num_synthetic: int
     num_dev: int
     num_test: int

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from drllama.types.cells import ArmName
 from drllama.types.filtering import Evidence, Judgement, Votes
 from drllama.types.questions import Label
 from drllama.types.reviewing import Decision, Texts
-from drllama.types.runs import ArmName
 
 Method: TypeAlias = Literal["rewrite", "new"]
 

@@ -57,7 +57,18 @@ class Synthetic:
         return f"{self.call[:16]}:{self.place}"
 
 
-Origin: TypeAlias = Original | Synthetic
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """An example that a rule made from one that a person wrote: some words swapped, left out or repeated."""
+
+    source_id: str
+    """The parent's own name, and a number."""
+    parent: str
+    """Id of the example that it was made from."""
+    source: Literal["edits"] = "edits"
+
+
+Origin: TypeAlias = Original | Synthetic | Derived
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

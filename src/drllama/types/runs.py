@@ -1,55 +1,16 @@
-"""A run: its steps, what a teacher did for it, its arms and their evaluations."""
+"""A run: what was asked, what a teacher did for it, its cells, and what may be said of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from drllama.types.answers import Comparison, Evaluation
+from drllama.types.cells import Arm, Cell, StepRecord
+from drllama.types.effects import ArmSummary, Conclusion, Effect
 from drllama.types.filtering import LeakAudit
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
-from drllama.types.students import Finetuned, StudentCard
+from drllama.types.students import StudentCard
 from drllama.types.teaching import Audit, Spent
-
-
-class ArmName(StrEnum):
-    """What a student is trained on beside the real rows."""
-
-    NONE = "none"
-    """Nothing."""
-    REWRITE = "rewrite"
-    """The teacher's rewrites."""
-    NEW = "new"
-    """The teacher's new questions."""
-    COMBINED = "combined"
-    """Both."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """One stage of a run and where its result lies."""
-
-    stage: str
-    key: str
-    """Fingerprint of all that the result depends on."""
-    folder: str
-    """Relative to the store."""
-    seconds: float
-    """Working time of the sitting that finished the step."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arm:
-    """A student trained on one set of rows; arms of a run differ in nothing else."""
-
-    name: ArmName
-    system: str
-    """Its name among the run's evaluations."""
-    num_generated: int
-    """Rows of the teacher's among its training examples."""
-    finetuned: Finetuned
-    adapter: StepRecord
-    """The step that trained it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +57,33 @@ class Taught:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Something that was chosen by answers to questions."""
+
+    what: str
+    """Such as ``epoch of combined, seed 1``."""
+    split: SplitName
+    """Whose questions."""
+    by: str
+    """What was to be best."""
+    among: Mapping[str, float]
+    """What each could come to; more is better."""
+    chosen: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Test questions put to one system."""
+
+    system: str
+    step: str
+    """Key of the step that did it."""
+    at: str
+    """UTC, ISO 8601."""
+    num_questions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A finished run: what was asked, where it ran, what came out."""
 
@@ -114,18 +102,41 @@ class Run:
     taught: Taught | None
     """None: the recipe asks no teacher for rows."""
     leaks: LeakAudit
-    """How the rows that any arm trained on are like dev and test."""
+    """How the rows that any student trained on are like dev and test."""
+    baselines: tuple[Evaluation, ...]
+    """Systems that weren't trained: majority, prior, the untrained student."""
     arms: tuple[Arm, ...]
-    chosen_arm: ArmName
-    """The one that was best on dev; test had no say."""
-    evaluations: tuple[Evaluation, ...]
+    cells: tuple[Cell, ...]
+    """The students, seed by seed, and in each seed arm by arm."""
+    num_unfinished: int
+    """Cells that were still to come when the time was up."""
+    chosen_arm: str
+    """Id of the arm that was best on dev, in the mean over its seeds; test had no say."""
+    choices: tuple[Choice, ...]
+    """All that was chosen after looking at answers."""
+    readings: tuple[Reading, ...]
+    """All that read the test questions."""
     comparisons: tuple[Comparison, ...]
-    """Each arm with generated rows against the one without, where there is one."""
+    """Each arm's student against that of the arm without other rows, seed by seed."""
+    summaries: tuple[ArmSummary, ...] = ()
+    """Each arm over the seeds that all of them have."""
+    effects: tuple[Effect, ...] = ()
+    conclusion: Conclusion | None = None
+    """What may be said of the teacher's rows; None: no arm has any, or there is nothing to hold them against."""
 
-    def arm(self, name: ArmName | None = None) -> Arm:
-        """Return an arm; None: the chosen one."""
-        return next(arm for arm in self.arms if arm.name == (name or self.chosen_arm))
+    @property
+    def evaluations(self) -> tuple[Evaluation, ...]:
+        """Return the evaluations of all systems, in the order of tables."""
+        return (*self.baselines, *(cell.evaluation for cell in self.cells))
 
-    def evaluation(self, arm: Arm) -> Evaluation:
-        """Return the evaluation of an arm's student."""
-        return next(one for one in self.evaluations if one.system == arm.system)
+    def arm(self, name: str | None = None) -> Arm:
+        """Return the arm with this id; None: the chosen one."""
+        return next(arm for arm in self.arms if arm.id == (name or self.chosen_arm))
+
+    def cells_of(self, arm: Arm) -> tuple[Cell, ...]:
+        """Return the students of an arm."""
+        return tuple(cell for cell in self.cells if cell.arm == arm.id)
+
+    def cell(self, arm: Arm | None = None) -> Cell:
+        """Return an arm's student that is best on dev; None: of the chosen arm."""
+        return max(self.cells_of(arm or self.arm()), key=lambda cell: cell.on_dev)
