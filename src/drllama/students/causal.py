@@ -24,8 +24,9 @@ from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import with_new_adapter
-from drllama.students.passes import make_reader
+from drllama.students.passes import Reader, make_reader
 from drllama.students.scoring import label_scores
+from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
 from drllama.students.training import Lesson, train_adapter
 from drllama.students.writing import Writer
 from drllama.types import (
@@ -65,21 +66,8 @@ class CausalStudent:
 
     def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
         """Yield one prediction for each example, the longest first, so that a lack of memory shows at once."""
-        fitting, unfit = self._longest_first(examples)
-        for one in unfit:
-            yield _prediction(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason)
         reader = make_reader(self._model, self._frozen)
-        for start in range(0, len(fitting), self._settings.batch_size):
-            batch = fitting[start : start + self._settings.batch_size]
-            for encoded, scores in zip(batch, label_scores(reader, batch, self._encoder.label_tokens), strict=True):
-                finite = all(map(math.isfinite, scores.values()))
-                yield _prediction(
-                    encoded.example,
-                    scores if finite else None,
-                    num_tokens=len(encoded.tokens),
-                    truncated_tokens=encoded.truncated_tokens,
-                    note="" if finite else _NO_NUMBERS,
-                )
+        yield from (prediction for (prediction,) in self._scored(reader, examples))
 
     def write(self, examples: Sequence[Example]) -> Iterator[Writing]:
         """Yield what the student writes to each example, the longest first."""
@@ -111,20 +99,9 @@ class CausalStudent:
         progress: Progress,
     ) -> Finetuned:
         """Train an adapter and leave it in ``workspace/adapter`` (see ``protocols.Student``)."""
-        encoded = [(row, self._encoder.encode(row.example)) for row in train]
-        fitting = [(row, one) for row, one in encoded if isinstance(one, Encoded)]
-        if not fitting:
-            raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
+        lesson, unfit = self._lesson(train, settings, seed, updates_per_epoch)
         self.undress()
         self._model = with_new_adapter(self._bare, settings.method, self._encoder, seed=derive_seed(seed, "adapter"))
-        lesson = Lesson(
-            examples=[one for _, one in fitting],
-            rows=[row for row, _ in fitting],
-            label_tokens=self._encoder.label_tokens,
-            settings=settings,
-            seed=derive_seed(seed, "training"),
-            updates_per_epoch=updates_per_epoch or math.ceil(len(fitting) / settings.batch_size),
-        )
         epochs, chosen = train_adapter(
             make_reader(self._model, self._frozen),
             lesson,
@@ -142,11 +119,9 @@ class CausalStudent:
             epochs=epochs,
             chosen_epoch=chosen,
             num_steps=lesson.updates_per_epoch * len(epochs),
-            num_examples=len(fitting),
-            left_out=tuple(
-                f"{one.example.origin.source_id}: {one.reason}" for _, one in encoded if isinstance(one, Unfit)
-            ),
-            truncated_examples=sum(one.truncated_tokens > 0 for _, one in fitting),
+            num_examples=len(lesson.examples),
+            left_out=tuple(f"{one.example.origin.source_id}: {one.reason}" for one in unfit),
+            truncated_examples=sum(one.truncated_tokens > 0 for one in lesson.examples),
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
 
@@ -160,6 +135,11 @@ class CausalStudent:
         self, courses: Sequence[Course], *, stop_after: int | None = None, progress: Progress
     ) -> list[Finetuned]:
         """Train one adapter for each course (see ``protocols.Student``)."""
+        if self.gains_from_many:
+            self.undress()
+            for places in stacks_of(self._bare, [course.settings.method for course in courses]):
+                self._train_stacked([courses[at] for at in places], stop_after, progress)
+        # What was trained in a stack is finished here, by its checkpoint; the rest is trained one after another.
         return [
             self.finetune(
                 course.train,
@@ -196,6 +176,52 @@ class CausalStudent:
         take_off(self._model)
         self._model = self._bare
 
+    def _train_stacked(self, courses: Sequence[Course], stop_after: int | None, progress: Progress) -> None:
+        seats = []
+        for course in courses:
+            lesson, _ = self._lesson(course.train, course.settings, course.seed, course.updates_per_epoch)
+            adapter_seed = derive_seed(course.seed, "adapter")
+            seats.append(Seat(lesson=lesson, adapter_seed=adapter_seed, workspace=course.workspace))
+        train_stacked(
+            self._bare,
+            self._encoder,
+            seats,
+            on_dev=lambda reader, due: self._dev_epochs(reader, due, courses, progress),
+            on_step=lambda activity, examples: progress.work(activity, examples * TRAINING_COST),
+            stop_after=stop_after,
+        )
+
+    def _lesson(
+        self, train: Sequence[TrainingRow], settings: Finetune, seed: int, updates_per_epoch: int | None
+    ) -> tuple[Lesson, list[Unfit]]:
+        """Return what is to be trained, and the examples that can't be."""
+        encoded = [(row, self._encoder.encode(row.example)) for row in train]
+        fitting = [(row, one) for row, one in encoded if isinstance(one, Encoded)]
+        if not fitting:
+            raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
+        lesson = Lesson(
+            examples=[one for _, one in fitting],
+            rows=[row for row, _ in fitting],
+            label_tokens=self._encoder.label_tokens,
+            settings=settings,
+            seed=derive_seed(seed, "training"),
+            updates_per_epoch=updates_per_epoch or math.ceil(len(fitting) / settings.batch_size),
+        )
+        return lesson, [one for _, one in encoded if isinstance(one, Unfit)]
+
+    def _scored(
+        self, reader: Reader, examples: Sequence[Example], *, copies: int = 1
+    ) -> Iterator[tuple[Prediction, ...]]:
+        """Yield for each example the prediction of each adapter that the reader reads its own copy of it for."""
+        fitting, unfit = self._longest_first(examples)
+        for one in unfit:
+            yield (_prediction(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason),) * copies
+        for start in range(0, len(fitting), self._settings.batch_size):
+            batch = fitting[start : start + self._settings.batch_size]
+            found = label_scores(reader, batch * copies, self._encoder.label_tokens)
+            for at, encoded in enumerate(batch):
+                yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
+
     def _longest_first(self, examples: Sequence[Example]) -> tuple[list[Encoded], list[Unfit]]:
         encoded = [self._encoder.encode(example) for example in examples]
         fitting = sorted((one for one in encoded if isinstance(one, Encoded)), key=lambda one: -len(one.tokens))
@@ -206,6 +232,31 @@ class CausalStudent:
         for prediction in self.score(dev):
             predictions.append(prediction)
             progress.work(f"scoring dev after epoch {number}", 1)
+        return self._epoch(predictions, number, loss)
+
+    def _dev_epochs(
+        self, reader: StackReader, due: Sequence[Due], courses: Sequence[Course], progress: Progress
+    ) -> list[Epoch | ModelError]:
+        """Return what dev comes to for each of these adapters; the same dev questions are read in one pass."""
+        by_dev: dict[tuple[Example, ...], list[Due]] = {}
+        for one in due:
+            by_dev.setdefault(tuple(courses[one.seat].dev), []).append(one)
+        found: dict[int, Epoch | ModelError] = {}
+        for dev, same in by_dev.items():
+            reader.read_for([one.seat for one in same])
+            predictions = []
+            for of_one_example in self._scored(reader, dev, copies=len(same)):
+                predictions.append(of_one_example)
+                progress.work(f"scoring dev after epoch {same[0].number}", len(same))
+            for place, one in enumerate(same):
+                try:
+                    own = [of_one_example[place] for of_one_example in predictions]
+                    found[one.seat] = self._epoch(own, one.number, one.train_loss_nats)
+                except ModelError as error:
+                    found[one.seat] = error
+        return [found[one.seat] for one in due]
+
+    def _epoch(self, predictions: Sequence[Prediction], number: int, loss: float) -> Epoch:
         # Only the values are used, so the fewest resamplings that the settings allow.
         counted = evaluate_predictions(
             predictions,
@@ -253,6 +304,17 @@ def _numbers_of(loaded: LoadedModel) -> dict[str, object]:
         "dtype": loaded.card.dtype,
         "device": loaded.card.device.partition(",")[0],
     }
+
+
+def _scored_prediction(encoded: Encoded, scores: dict[Label, float]) -> Prediction:
+    finite = all(map(math.isfinite, scores.values()))
+    return _prediction(
+        encoded.example,
+        scores if finite else None,
+        num_tokens=len(encoded.tokens),
+        truncated_tokens=encoded.truncated_tokens,
+        note="" if finite else _NO_NUMBERS,
+    )
 
 
 def _prediction(
