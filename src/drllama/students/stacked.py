@@ -157,6 +157,8 @@ def _update(reader: "StackReader", learners: Sequence[Learner], running: Sequenc
 class StackReader:
     """Reads rows, as many for each adapter, in one pass (see ``passes.Reader``)."""
 
+    one_by_one = False
+
     def __init__(self, model: Any, stack: "_Stack") -> None:  # noqa: ANN401
         """Read with the base, which wears this stack."""
         self.model, self.stack = model, stack
