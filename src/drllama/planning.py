@@ -5,8 +5,9 @@ from collections.abc import Callable
 from drllama import plugins
 from drllama.recipe import Endpoint
 from drllama.replies import RequestStore
+from drllama.stages.arms import JUDGED
 from drllama.stages.correspond import Correspondent
-from drllama.stages.plan import Pilot, Plan, minutes_needed, plan_part
+from drllama.stages.plan import Pilot, Plan, Shows, minutes_needed, plan_part
 from drllama.stats.power import detectable_difference
 from drllama.teaching import Lesson, bring_recording, correspondent_of, requests_of
 from drllama.types import TeacherRequest
@@ -51,8 +52,18 @@ def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str],
             requests_per_minute=served.requests_per_minute if served else None,
             tokens_per_minute=served.tokens_per_minute if served else None,
         ),
-        detectable_effect=detectable_difference(len(lesson.splits.test)),
-        num_test=len(lesson.splits.test),
+        shows=_shows(lesson),
+    )
+
+
+def _shows(lesson: Lesson) -> Shows:
+    recipe, num_test = lesson.recipe, len(lesson.splits.test)
+    num_judged = max(1, sum(name in JUDGED for name in recipe.augment.arms)) if recipe.augment else 1
+    return Shows(
+        detectable=detectable_difference(num_test, num_seeds=recipe.seeds, num_arms=num_judged),
+        num_test=num_test,
+        num_seeds=recipe.seeds,
+        num_judged=num_judged,
     )
 
 

@@ -385,6 +385,10 @@ def test_a_plan_tells_the_time_at_the_allowed_rate_and_what_the_test_set_shows(d
     planned = plan_of(drllama, monkeypatch).out
     assert "time at the allowed rate: no rate is set" in planned
     assert "the 60 test questions show a difference in accuracy of 13.7% or more (80 % power" in planned
+    assert "one seed, which tells nothing of the luck of training)" in planned
+    several = plan_of(drllama, monkeypatch, "--set", "seeds=5").out
+    assert "show a difference in accuracy of 11.5% or more" in several
+    assert "half of them with every seed, and a point of luck in training; 5 seeds)" in several
     planned = plan_of(drllama, monkeypatch, "--set", "teacher.openai-compatible.requests_per_minute=2").out
     assert "time at the allowed rate: 5.5 minutes" in planned
     planned = plan_of(drllama, monkeypatch, "--set", "data.jsonl.limit.test=20").out

@@ -8,7 +8,7 @@ from drllama.cli.tables import evaluation_table, table
 from drllama.recipe import Endpoint, Recipe
 from drllama.replies import StoreStats
 from drllama.stages.augment import Augmented
-from drllama.stages.plan import Plan
+from drllama.stages.plan import Plan, Shows
 from drllama.types import Audit, BatchRecord, Outcome, TeacherCall
 
 _REASONS_SHOWN = 10
@@ -38,7 +38,7 @@ def plan_text(plan: Plan, recipe: Recipe) -> str:
         f"cost: {_usd(plan.cost_usd)} ({source})",
         _time(plan, recipe),
         _leaving(plan, recipe),
-        _detectable(plan),
+        _detectable(plan.shows),
     ]
     return "\n".join(lines)
 
@@ -148,11 +148,17 @@ def _leaving(plan: Plan, recipe: Recipe) -> str:
     return f"what leaves this machine for {host}: questions and contexts of dev{train}; no test question\n({allowed})"
 
 
-def _detectable(plan: Plan) -> str:
-    basis = "(80 % power, 15 % of the questions answered differently)"
-    if plan.detectable_effect is None:
-        return f"the {plan.num_test} test questions are too few to show any difference in accuracy {basis}"
+def _detectable(shows: Shows) -> str:
+    assumed = "15 % of the questions answered differently"
+    if shows.num_seeds > 1:
+        assumed += ", half of them with every seed, and a point of luck in training"
+    judged = f", {shows.num_judged} arms" if shows.num_judged > 1 else ""
+    seeds = (
+        "one seed, which tells nothing of the luck of training" if shows.num_seeds == 1 else f"{shows.num_seeds} seeds"
+    )
+    basis = f"(80 % power, {assumed}; {seeds}{judged})"
+    if shows.detectable is None:
+        return f"the {shows.num_test} test questions are too few to show any difference in accuracy {basis}"
     return (
-        f"the {plan.num_test} test questions show a difference in accuracy of {plan.detectable_effect:.1%} or more "
-        f"{basis}"
+        f"the {shows.num_test} test questions show a difference in accuracy of {shows.detectable:.1%} or more {basis}"
     )

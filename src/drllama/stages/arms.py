@@ -31,6 +31,9 @@ SYSTEMS = {
     ArmName.EDA: "fine-tuned + edits",
 }
 """An arm's name among evaluations and in reports."""
+JUDGED = (ArmName.REWRITE, ArmName.NEW, ArmName.COMBINED)
+"""The teacher's rows beside the real ones: what the verdict is about."""
+
 CONTROLS = (ArmName.DUPLICATE_REAL, ArmName.EDA)
 _LEARNED_WEIGHTS = (1.0, 0.5, 0.25)
 """Those that are tried; of equals on dev the first."""

@@ -45,6 +45,18 @@ class PlannedPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shows:
+    """What a run of this size shows."""
+
+    detectable: float | None
+    """The smallest difference in accuracy that it finds with 80 % power; None: it is too small for any."""
+    num_test: int
+    num_seeds: int
+    num_judged: int
+    """Arms that the verdict is about; 1 where the recipe trains none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """All that will be asked, before it is; of an augmentation the first round."""
 
@@ -57,9 +69,7 @@ class Plan:
     cost_usd: float | None
     minutes: float | None
     """At the allowed rate; None where none is set."""
-    detectable_effect: float | None
-    """The smallest difference in accuracy that the test set shows with 80 % power; None: it is too small for any."""
-    num_test: int
+    shows: Shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 from drllama.ids import derive_seed
 from drllama.recipe import Recipe
-from drllama.stages.arms import CONTROLS, baseline_of
+from drllama.stages.arms import CONTROLS, JUDGED, baseline_of
 from drllama.stats import conclude, effects_against, summarise_arms
 from drllama.types import Arm, ArmAnswers, ArmName, ArmSummary, Cell, Conclusion, Effect, Task
 
-_HELPED = (ArmName.REWRITE, ArmName.NEW, ArmName.COMBINED)
 _TO_BEAT = (ArmName.NONE, ArmName.DUPLICATE_REAL)
 
 
@@ -73,7 +72,7 @@ def _families(arms: Sequence[Arm]) -> list[_Family]:
     found = []
     for equality in dict.fromkeys(arm.equality for arm in arms):
         same = [arm for arm in arms if arm.equality is equality]
-        written = [arm for arm in same if arm.name in _HELPED]
+        written = [arm for arm in same if arm.name in JUDGED]
         whole = [arm for arm in written if arm.dose == max(one.dose for one in written)]
         rest = [arm for arm in same if arm not in whole and arm.name is not ArmName.NONE]
         for name, groups in ((ArmName.NONE, (whole, rest)), *((control, (whole,)) for control in CONTROLS)):
