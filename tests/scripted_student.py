@@ -38,6 +38,7 @@ class Script:
     """The rows of each training."""
     seeds: list[int] = field(default_factory=list)
     """Of each training."""
+    device: str = "cpu, 2 threads"
 
     def make_student(self, recipe, task):
         return ScriptedStudent(recipe=recipe, task=task, script=self)
@@ -60,7 +61,7 @@ class ScriptedStudent:
             weights_sha256="0" * 64,
             tokenizer_sha256="1" * 64,
             num_parameters=7,
-            device="cpu, 2 threads",
+            device=self._script.device,
             dtype="float32",
         )
 

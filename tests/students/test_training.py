@@ -22,7 +22,7 @@ from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
 from drllama.students.passes import make_reader
 from drllama.students.training import Lesson, train_adapter
-from drllama.types import Epoch, Finetuned
+from drllama.types import Epoch, Finetuned, TrainingRow
 from tiny_student import (
     YES_NO_MAYBE,
     Told,
@@ -114,6 +114,31 @@ def test_the_loss_is_that_of_a_naive_computation(tiny_llama, tmp_path, task, cla
     shares = [1 / counts[one.label] if class_weights == "balanced" else 1.0 for one in train]
     wanted = sum(loss * share for loss, share in zip(losses, shares, strict=True)) / sum(shares)
     assert told.epochs[0].train_loss_nats == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_row_s_weight_and_target_count_in_the_loss_as_they_are_told(tiny_llama, tmp_path):
+    asked, labels = questions(count=4), YES_NO_MAYBE.labels
+    targets = [None, {"yes": 0.5, "no": 0.25, "maybe": 0.25}, {"maybe": 1.0}, None]
+    weights = [1.0, 0.5, 0.5, 1.0]
+    rows = [
+        TrainingRow(example=one, weight=weight, target=target)
+        for one, weight, target in zip(asked, weights, targets, strict=True)
+    ]
+    told = student_of(tiny_llama).finetune(
+        rows,
+        asked[:1],
+        settings=finetune_of(epochs=1, batch_size=9, micro_batch_size=2),
+        seed=1,
+        workspace=tmp_path,
+        progress=Told(),
+    )
+    model, tokenizer = plain_model(tiny_llama), transformers.AutoTokenizer.from_pretrained(tiny_llama)
+    wanted = 0.0
+    for row in rows:
+        scores = naive_scores(model, *plain_tokens(tokenizer, row.example, YES_NO_MAYBE))
+        shares = row.target or {row.example.label: 1.0}
+        wanted -= row.weight * sum(shares.get(label, 0) * scores[label] for label in labels)
+    assert told.epochs[0].train_loss_nats == pytest.approx(wanted / sum(weights), abs=1e-5)
 
 
 def test_balanced_weights_give_each_label_the_same_share_and_a_mean_of_1():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import binomtest
 
-from bench import Bench
+from bench import RecordedBench
 from drllama import afterwards, plugins
 from drllama.afterwards import WhichCell
 from drllama.errors import DataError, RecipeError
@@ -17,48 +17,6 @@ from drllama.stages.arms import worth_on_dev
 from drllama.stats.comparison import compare_accuracy
 from drllama.stats.significance import mcnemar
 from drllama.types import Epoch, Finetuned
-from scripted_student import write_questions, write_recipe
-
-TEACHER = "teacher: {replay: {endpoint: recorded, model: large, recording: RECORDING}}\n"
-ALL_ARMS = "augment: {new: {per_item: 2}, arms: [none, rewrite, new, combined]}\nevaluate: {bootstrap_samples: 100}\n"
-
-
-DRUGS = ("aspirin", "warfarin", "insulin", "morphine")
-RETOLD = "Told anew: the patients were given it twice a day for a month."
-
-
-class RecordedBench(Bench):
-    """Four training questions, and a recorded teacher who writes twelve rows for them."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        write_questions(folder / "questions.jsonl", train=4, dev=3)
-        self.record(
-            {
-                "id": f"{split}{number}",
-                "rewrite": {
-                    "question": f"Would doctors recommend {DRUGS[number]}?",
-                    "long_answer": "So.",
-                    "context": RETOLD,
-                },
-                "new": [
-                    {"question": asked.format(DRUGS[number]), "label": "no", "long_answer": "No."}
-                    for asked in ("Was the price of {} higher then?", "Will the price of {} fall soon?")
-                ],
-                "answer": "yes",
-            }
-            for split, size in (("train", 4), ("dev", 3))
-            for number in range(size)
-        )
-        self.write(ALL_ARMS)
-
-    def record(self, rows):
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        (self.folder / "recorded.jsonl").write_text(lines, encoding="utf-8")
-
-    def write(self, more):
-        teacher = TEACHER.replace("RECORDING", str(self.folder / "recorded.jsonl"))
-        write_recipe(self.folder / "recipe.yaml", self.folder / "questions.jsonl", more=teacher + more)
 
 
 @pytest.fixture

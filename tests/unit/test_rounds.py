@@ -8,7 +8,7 @@ import pytest
 
 from bench import Bench
 from drllama import plugins
-from drllama.errors import DataError
+from drllama.errors import DataError, OverlapError
 from faults.server import FaultServer
 from scripted_student import HARD
 
@@ -126,6 +126,23 @@ def test_a_student_that_gets_everything_right_is_told(bench):
 def test_more_parts_than_documents_are_told(bench):
     with pytest.raises(DataError, match="12 documents can't be cut into 13 parts; set it lower"):
         bench.run("augment.select.folds=13")
+
+
+def test_a_training_question_that_leaks_stops_the_run_before_any_student_is_trained(bench):
+    text = (bench.folder / "questions.jsonl").read_text()
+    dev = {
+        "id": "dev3",
+        "question": "Is remedy 3 of dev any use?",
+        "context": "Forty patients had it. " * 3,
+        "label": "yes",
+    }
+    dev |= {"split": "dev", "group": "dev3"}
+    near = {**dev, "id": "x", "question": "Was remedy 3 cheap?", "split": "train", "group": "x"}
+    (bench.folder / "questions.jsonl").write_text(text + json.dumps(near) + "\n" + json.dumps(dev) + "\n")
+    with pytest.raises(OverlapError, match="1 of 13 rows to train on leak dev or test"):
+        bench.run()
+    assert bench.script.trainings == 0
+    assert (bench.store.root / "weak-before-rounds" / "leaks.json").exists()
 
 
 def test_the_least_sure_half_is_chosen(bench):

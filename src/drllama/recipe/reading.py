@@ -272,7 +272,8 @@ def _told(error: Any, lines: Mapping[str, str]) -> str:  # noqa: ANN401  pydanti
 
 def _dotted(location: Sequence[str | int]) -> str:
     """Return a place as recipes name it; pydantic also names the members of unions, and a kind only among several."""
-    parts = [str(part) for part in location if not re.fullmatch(r"str|(literal|tuple)\[.*\]", str(part))]
+    member = r"str|constrained-float|(literal|tuple)\[.*\]"
+    parts = [str(part) for part in location if not re.fullmatch(member, str(part))]
     return ".".join(parts)
 
 

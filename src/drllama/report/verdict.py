@@ -1,5 +1,6 @@
 """The plain-English sentences at the top of a report, and what they may not claim."""
 
+from collections import Counter
 from collections.abc import Mapping
 
 from drllama.types import ArmName, Equality, Estimate, Evaluation, Run
@@ -103,15 +104,27 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
             f"{_counted(run.num_unfinished, 'student')} of {len(run.cells) + run.num_unfinished} are still to be "
             "trained: the same command goes on with them."
         )
-    if len(machines := {(cell.ran.device, cell.ran.dtype) for cell in run.cells}) > 1:
-        told = "; ".join(sorted(f"{device}, {dtype}" for device, dtype in machines))
-        found.append(f"The students were trained on different machines ({told}).")
+    if machines := _machines(run):
+        found.append(machines)
     if len({cell.seed for cell in run.cells}) == 1:
         found.append(
             f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how "
             "much the numbers depend on which questions were asked, not how much they depend on the luck of training."
         )
     return tuple(found)
+
+
+def _machines(run: Run) -> str:
+    """Return where the students were trained, if not all of them here."""
+    brought = sum(cell.brought for cell in run.cells)
+    places = Counter(f"{cell.ran.device}, {cell.ran.processor}, {cell.ran.dtype}" for cell in run.cells)
+    if not brought and len(places) == 1:
+        return ""
+    told = "; ".join(f"{number} on {place}" for place, number in sorted(places.items()))
+    return (
+        f"{brought} of {_counted(len(run.cells), 'student')} weren't trained in this sitting: their results were taken "
+        f"from files ({told})."
+    )
 
 
 def _generated(run: Run) -> str:
