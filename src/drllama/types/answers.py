@@ -77,7 +77,8 @@ class Estimate:
     level: float
     """Coverage of the interval, 0.95 for 95 %."""
     method: str
-    """How the interval was made: ``wilson``, ``bootstrap``."""
+    """How the interval was made: ``wilson``; ``bootstrap`` over items; ``hierarchical bootstrap`` over items and seeds;
+    of a difference by errors of ``items``, or of ``items and seeds``."""
 
     def __str__(self) -> str:
         """Return value, interval, number of observations and method."""
