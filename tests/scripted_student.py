@@ -39,6 +39,8 @@ class Script:
     seeds: list[int] = field(default_factory=list)
     """Of each training."""
     device: str = "cpu, 2 threads"
+    together: list[list[Path]] | None = None
+    """The workspaces of those that were trained at once; None: the student trains one after another."""
 
     def make_student(self, recipe, task):
         return ScriptedStudent(recipe=recipe, task=task, script=self)
@@ -116,7 +118,24 @@ class ScriptedStudent:
             trainable_parameters=3,
         )
 
-    gains_from_many = False
+    def stacks(self, settings):
+        return [list(range(len(settings)))] if self._script.together is not None and len(settings) > 1 else []
+
+    def finetune_many(self, courses, *, progress, stop_after=None):
+        self._script.together.append([course.workspace for course in courses])
+        return [
+            self.finetune(
+                course.train,
+                course.dev,
+                settings=course.settings,
+                seed=course.seed,
+                workspace=course.workspace,
+                progress=progress,
+                updates_per_epoch=course.updates_per_epoch,
+                stop_after=stop_after,
+            )
+            for course in courses
+        ]
 
     def wear(self, adapter: Path) -> frozenset[str]:
         self._who = "fine-tuned"

@@ -101,6 +101,12 @@ class Cells:
             ahead += min(self._steps.score_ahead(self._splits.test, key) for key in keys)
         return ahead
 
+    def train_together(self, planned: Iterable[PlannedCell], progress: Progress) -> None:
+        """Bring the trainings of all cells to their end at once, where that takes less time than cell by cell."""
+        missing = [cell for cell in planned if not (self._folder and self._folder.has(cell.fingerprint))]
+        trainings = [(self._steps, one) for cell in missing for one in cell.trainings.values()]
+        Steps.train_together(self._student, trainings, progress)
+
     def finished(self, planned: PlannedCell, progress: Progress) -> Cell:
         """Return a cell: read if a file or this machine has it, else worked out now and kept."""
         system = planned.arm.system if self._recipe.seeds == 1 else f"{planned.arm.system}, seed {planned.seed}"

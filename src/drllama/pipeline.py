@@ -207,6 +207,7 @@ def _in_time(work: Cells, planned: Sequence[PlannedCell], until: Until) -> list[
     """
     cells: list[Cell] = []
     try:
+        work.train_together(planned, until)
         for one in planned:
             cells.append(work.finished(one, until))
     except TimeUp:

@@ -195,9 +195,8 @@ class Student(Protocol):
         with the same adapter at the end, byte for byte.
         """
 
-    @property
-    def gains_from_many(self) -> bool:
-        """Whether several trainings at once take less time than one after another."""
+    def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
+        """Return, by place, which trainings with these settings take less time at once than one after another."""
 
     def finetune_many(
         self, courses: Sequence[Course], *, stop_after: int | None = None, progress: Progress

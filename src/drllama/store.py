@@ -11,8 +11,8 @@ import difflib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +83,29 @@ class Store:
         folder = self._folder(stage, fingerprint(depends_on))
         with self._alone(folder, on_wait):
             return work(_unfinished(folder))
+
+    def parts(
+        self,
+        stage: str,
+        depends_on: Sequence[object],
+        work: Callable[[Mapping[int, Path]], None],
+        *,
+        on_wait: Callable[[str], None],
+    ) -> None:
+        """Let a part of several steps' work be done at once, each in its own folder; the steps stay unfinished.
+
+        ``work`` gets the folders of those that aren't finished, by place.
+
+        Raises:
+            StoreError: the disk is full, or the folder can't be written to; what was finished is kept.
+        """
+        places = {self._folder(stage, fingerprint(one)): place for place, one in enumerate(depends_on)}
+        with ExitStack() as held:
+            # Always in the same order: two processes that want some of the same steps would wait for each other.
+            for folder in sorted(places):
+                held.enter_context(self._alone(folder, on_wait))
+            waiting = {place: folder for folder, place in places.items() if not (folder / "step.json").is_file()}
+            work({place: _unfinished(waiting[place]) for place in sorted(waiting)})
 
     @contextmanager
     def _alone(self, folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:

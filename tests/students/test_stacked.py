@@ -27,9 +27,18 @@ from tiny_student import (
 )
 
 
+def make_it_gain(patch):
+    """Let a student on a CPU stack what it would on a GPU."""
+    patch.setattr(
+        CausalStudent,
+        "stacks",
+        lambda self, settings: stacks_of(self._bare, [one.method for one in settings], recalls=False),
+    )
+
+
 @pytest.fixture
 def gains(monkeypatch):
-    monkeypatch.setattr(CausalStudent, "gains_from_many", True)
+    make_it_gain(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +148,6 @@ def test_20_updates_in_a_stack_are_those_of_each_adapter_alone(base, targets, ta
 @needs_gpu
 def test_a_stack_on_a_gpu_trains_what_is_trained_alone(tiny_llama, tmp_path):
     student = student_of(tiny_llama, device="cuda", dtype="float32")
-    assert student.gains_from_many
     together, apart, steps = few_in(tmp_path / "together"), few_in(tmp_path / "apart"), Told()
     told = student.finetune_many(together, progress=steps)
     assert steps.calls["training"] == 4
@@ -177,7 +185,6 @@ def test_as_many_are_trained_in_one_pass_as_are_allowed(tiny_llama, tmp_path, mo
 
 def test_on_a_cpu_they_are_trained_one_after_another_to_the_same_bytes(tiny_llama, tmp_path):
     student, steps = student_of(tiny_llama), Told()
-    assert not student.gains_from_many
     together, apart = few_in(tmp_path / "together"), few_in(tmp_path / "apart")
     assert student.finetune_many(together, progress=steps) == alone(student, apart)
     assert steps.calls["training"] == 3 * 4
@@ -203,15 +210,17 @@ def test_only_lora_of_one_shape_without_dropout_is_stacked(tiny_llama):
             {"top_layers": 1},
         )
     ]
-    assert stacks_of(model, [*methods, Ia3(), Full()]) == [[0, 2], [1, 6]]
-    assert stacks_of(model, methods[2:6]) == []
+    assert stacks_of(model, [*methods, Ia3(), Full(), methods[-1]], recalls=False) == [[0, 2], [1, 6], [7, 10]]
+    assert stacks_of(model, methods[2:6], recalls=False) == []
+    # Alone, the top layers read what is recalled of the others, and rounded.
+    assert stacks_of(model, [methods[-1], methods[-1]], recalls=True) == []
 
 
 def test_a_base_that_drops_something_in_training_is_not_stacked(tiny_gpt2, still_gpt2):
     methods = [finetune_of({"targets": ("c_attn",), "alpha": alpha}).method for alpha in (1, 2)]
-    assert stacks_of(student_of(still_gpt2)._bare, methods) == [[0, 1]]
+    assert stacks_of(student_of(still_gpt2)._bare, methods, recalls=False) == [[0, 1]]
     dropping = student_of(tiny_gpt2)._bare
-    assert stacks_of(dropping, methods) == []
+    assert stacks_of(dropping, methods, recalls=False) == []
     assert not dropping.training
 
 
@@ -252,7 +261,7 @@ def kill():
 @pytest.fixture(scope="module")
 def undisturbed(tiny_llama, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CausalStudent, "gains_from_many", True)
+        make_it_gain(patch)
         courses = few_in(tmp_path_factory.mktemp("undisturbed"))
         told = student_of(tiny_llama).finetune_many(courses, progress=Told())
     return told, [files_of(course.workspace / "adapter") for course in courses]

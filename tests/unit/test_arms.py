@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import binomtest
 
-from bench import RecordedBench
+from bench import ALL_ARMS, RecordedBench
 from drllama import afterwards, plugins
 from drllama.afterwards import WhichCell
 from drllama.errors import DataError, RecipeError
@@ -194,3 +194,13 @@ def test_an_effect_is_claimed_no_further_than_both_tests_go(bench, low, high, p_
     estimate = replace(one.difference, low=low, high=high)
     (sentence,) = effects(replace(run, comparisons=(replace(one, difference=estimate, p_value=p_value),)))
     assert told in sentence
+
+
+def test_a_student_that_stacks_trains_all_arms_and_seeds_at_once(bench):
+    bench.write(ALL_ARMS + "seeds: 2\n")
+    bench.script.together = []
+    run = bench.run()
+    (stack,) = bench.script.together
+    assert len(stack) == len(set(stack)) == len(run.cells) == 8
+    bench.run()
+    assert len(bench.script.together) == 1

@@ -227,6 +227,28 @@ def test_two_processes_that_want_the_same_step_work_once(tmp_path):
     assert sittings.read_text() == f"{first.pid}\n"
 
 
+def test_parts_of_several_steps_are_done_at_once_in_their_own_folders_but_for_what_is_finished(tmp_path):
+    store = Store(tmp_path)
+    finish(store, "two")
+
+    def work(folders):
+        assert list(folders) == [0, 2]
+        for place, folder in folders.items():
+            (folder / "checkpoint").write_text(f"place {place}")
+
+    store.parts("score", ["one", "two", "three"], work, on_wait=not_expected)
+    assert not store.has("score", "one")
+    for name, place in (("three", 2), ("one", 0)):
+        step = store.step("score", name, str, lambda it: (it / "checkpoint").read_text(), on_wait=not_expected)
+        assert step.result == f"place {place}"
+
+
+def test_a_step_that_is_asked_for_twice_is_done_once_among_parts(tmp_path):
+    asked = []
+    Store(tmp_path).parts("score", ["one", "one"], asked.append, on_wait=not_expected)
+    assert [len(folders) for folders in asked] == [1]
+
+
 @pytest.mark.parametrize("content", ["", "{", '"seven"', "[7]", "\x00\xff"])
 def test_a_result_that_can_t_be_read_is_told_in_one_line(tmp_path, content):
     step = finish(Store(tmp_path))

@@ -228,6 +228,16 @@ def test_halving_gives_up_the_worse_half_after_each_epoch(bench):
     assert (again.points, bench.script.taught) == (sweep.points, [])
 
 
+def test_a_student_that_stacks_trains_all_points_and_seeds_at_once_and_what_goes_on_after_halving(bench, tmp_path):
+    asked = {"grid": (f"{ALPHA}=16,32,64,128",), "seeds": 2, "halving": True}
+    alone = bench.sweep(**asked)
+    bench.store, bench.script.together = Store(tmp_path / "other runs"), []
+    together = bench.sweep(**asked)
+    assert [len(stack) for stack in bench.script.together] == [8, 4, 2]
+    assert set(bench.script.together[2]) < set(bench.script.together[1]) < set(bench.script.together[0])
+    assert [point.nll for point in together.points] == [point.nll for point in alone.points]
+
+
 def test_a_halved_sweep_that_is_stopped_gives_up_the_same_points(bench):
     grid = (f"{ALPHA}=1,16,64,256",)
     wanted = bench.sweep(grid=grid, halving=True)

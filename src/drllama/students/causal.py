@@ -125,20 +125,20 @@ class CausalStudent:
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
 
-    @property
-    def gains_from_many(self) -> bool:
-        """Whether several trainings at once take less time than one after another."""
+    def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
+        """Return which trainings take less time at once than one after another (see ``protocols.Student``)."""
         # A CPU is busy with the rows of one training; a GPU waits for work, most of all with small students.
-        return self._card.device.startswith("cuda")
+        if not self._card.device.startswith("cuda"):
+            return []
+        return stacks_of(self._bare, [one.method for one in settings], recalls=self._frozen.remembers)
 
     def finetune_many(
         self, courses: Sequence[Course], *, stop_after: int | None = None, progress: Progress
     ) -> list[Finetuned]:
         """Train one adapter for each course (see ``protocols.Student``)."""
-        if self.gains_from_many:
-            self.undress()
-            for places in stacks_of(self._bare, [course.settings.method for course in courses]):
-                self._train_stacked([courses[at] for at in places], stop_after, progress)
+        self.undress()
+        for places in self.stacks([course.settings for course in courses]):
+            self._train_stacked([courses[at] for at in places], stop_after, progress)
         # What was trained in a stack is finished here, by its checkpoint; the rest is trained one after another.
         return [
             self.finetune(

@@ -52,15 +52,17 @@ class Due:
     train_loss_nats: float
 
 
-def stacks_of(model: Any, methods: Sequence[AnyMethod]) -> list[list[int]]:  # noqa: ANN401
+def stacks_of(model: Any, methods: Sequence[AnyMethod], *, recalls: bool) -> list[list[int]]:  # noqa: ANN401
     """Return which of these trainings can be made in one pass, by place; those that must be made alone are left out.
 
     What chance drops in a row depends on the rows beside it, so where adapter or base drop anything, training in a
-    stack wouldn't be training alone. Nor is there a DoRA of several adapters here.
+    stack wouldn't be training alone; nor where a student alone ``recalls`` frozen work, which is rounded. A DoRA of
+    several adapters isn't here.
     """
     alike: dict[str, list[int]] = {}
     for at, method in enumerate(methods):
-        if isinstance(method, Lora) and not method.dora and method.dropout == 0:
+        alone = not isinstance(method, Lora) or method.dora or method.dropout or (recalls and method.leaves_frozen_work)
+        if not alone:
             alike.setdefault(method.model_dump_json(exclude={"alpha", "scaling"}), []).append(at)
     if not alike or _drops(model):
         return []

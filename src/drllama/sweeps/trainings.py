@@ -95,6 +95,13 @@ class Trainings:
             same = list(group)
             student = self.student_of(points[same[0]].recipe)
             self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in same))
+            trainings = [
+                self._training(student, points[at].recipe, seed, part)
+                for at in same
+                for seed in self._seeds
+                for part in self._parts
+            ]
+            Steps.train_together(student, trainings, self._progress, stop_after=epoch)
             for number, at in enumerate(same, start=1):
                 who = f"setting {number} of {len(same)}"
                 found[at] = self._trained(student, points[at], epoch, who)
