@@ -17,6 +17,7 @@ import torch
 from drllama.prompts import student_prompt
 from drllama.recipe import FrozenCache, Lora, PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
+from drllama.students.chat import Phrasing
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import load_model
@@ -33,7 +34,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     source, settings = PubMedQADemoSource(PubMedQADemo(), None), Student()
     loaded = load_model(settings)
-    encoder = make_encoder(loaded.tokenizer, student_prompt(settings.prompt), source.task, settings)
+    encoder = make_encoder(loaded.tokenizer, Phrasing(prompt=student_prompt(settings.prompt)), source.task, settings)
     model = with_new_adapter(loaded.model, Lora(), encoder, seed=1).train()
     reader = make_reader(model, FrozenWork({}, FrozenCache(dtype=None)))
     encoded = [encoder.encode(example) for example in source.load().train[: BATCH * rounds]]

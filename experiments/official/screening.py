@@ -22,6 +22,7 @@ from drllama.prompts import student_prompt
 from drllama.recipe import Evaluate, Lora, PubMedQA, Student
 from drllama.sources.pubmedqa import PubMedQASource
 from drllama.stats import evaluate_predictions
+from drllama.students.chat import Phrasing
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.loading import load_model
 from drllama.students.methods import with_new_adapter
@@ -52,7 +53,7 @@ class TopLayers:
         settings = Student(prompt=prompt, max_tokens=MAX_TOKENS)
         loaded = load_model(settings)
         self.model = loaded.model
-        self.encoder = encoder = make_encoder(loaded.tokenizer, student_prompt(prompt), task, settings)
+        self.encoder = encoder = make_encoder(loaded.tokenizer, Phrasing(prompt=student_prompt(prompt)), task, settings)
         self.columns = torch.tensor([encoder.label_tokens[label][0] for label in task.labels])
         body, layers = self.model.model, self.model.model.layers
         self.hidden = {}

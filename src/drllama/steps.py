@@ -39,6 +39,8 @@ class Steps:
             "weights": card.weights_sha256,
             "tokenizer": card.tokenizer_sha256,
             "prompt": student_prompt(recipe.student.prompt).sha256,
+            # The chat template itself is a part of the tokenizer.
+            "chat": task.instruction if card.is_chat else None,
             "max_tokens": recipe.student.max_tokens,
             "keep_context": recipe.student.keep_context,
             "labels": [[label, task.verbalizers[label]] for label in task.labels],

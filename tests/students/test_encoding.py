@@ -6,14 +6,19 @@ import tokenizers
 import transformers
 
 from drllama.errors import ModelError
-from drllama.prompts import prompt_versions, student_prompt
+from drllama.prompts import prompt_versions
 from drllama.recipe import Student
+from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.text import sentences
 from drllama.types import Outcome
 from tiny_student import YES_NO_MAYBE, example, questions, student_of, task_of
 
-OPENING = {"context-first.v1": "Answer:", "paper.v1": "the answer to the question given the context is"}
+OPENING = {
+    "context-first.v1": "Answer:",
+    "paper.v1": "the answer to the question given the context is",
+    "alpaca.v1": "### Response:",
+}
 CONTEXTS = {
     "English": "The pain fell. It fell by 3.5 points (p = 0.05) in group 2. Nobody knows why it did! " * 8,
     "Chinese": "阿司匹林对头痛有效吗？试验发现了很小的效果。没有人知道。" * 8,
@@ -31,7 +36,7 @@ def tokenizer(tiny_llama):
 
 def encoder(tokenizer, *, task=YES_NO_MAYBE, **settings):
     settings = Student(**{"max_tokens": 100, **settings})
-    return make_encoder(tokenizer, student_prompt(settings.prompt), task, settings)
+    return make_encoder(tokenizer, phrasing_of(tokenizer, settings, task), task, settings)
 
 
 def read_by(tokenizer, encoded):
@@ -46,7 +51,7 @@ def kept_of(tokenizer, encoded, prompt):
     return text.removeprefix("Context: ").partition("\nQuestion: ")[0]
 
 
-@pytest.mark.parametrize("prompt", OPENING)
+@pytest.mark.parametrize("prompt", ["context-first.v1", "paper.v1"])
 @pytest.mark.parametrize("keep", ["start", "end"])
 @pytest.mark.parametrize("kind", CONTEXTS)
 def test_a_long_context_loses_sentences_at_one_end_and_nothing_else(tokenizer, kind, keep, prompt):
@@ -139,7 +144,7 @@ def test_the_long_answer_never_enters_the_input(tokenizer, prompt):
     with_answer = example("Did it rise?", "It rose.", long_answer="SECRET yes it rose")
     without = example("Did it rise?", "It rose.")
     assert with_answer.long_answer != without.long_answer
-    one, other = (encoder(tokenizer, prompt=prompt).encode(each) for each in (with_answer, without))
+    one, other = (encoder(tokenizer, prompt=prompt, max_tokens=256).encode(each) for each in (with_answer, without))
     assert one.tokens == other.tokens
     assert "SECRET" not in read_by(tokenizer, one)
 
@@ -147,7 +152,7 @@ def test_the_long_answer_never_enters_the_input(tokenizer, prompt):
 @pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_the_label_never_enters_the_input(tokenizer, prompt):
     inputs = {
-        encoder(tokenizer, prompt=prompt).encode(example("Did it?", "It did.", label=label)).tokens
+        encoder(tokenizer, prompt=prompt, max_tokens=256).encode(example("Did it?", "It did.", label=label)).tokens
         for label in ("yes", "no", "maybe")
     }
     assert len(inputs) == 1
@@ -157,7 +162,7 @@ def test_the_label_never_enters_the_input(tokenizer, prompt):
 def test_options_stand_beside_their_letters_in_the_order_of_the_labels(tokenizer, prompt):
     letters = task_of("A", "B", "C", "D")
     asked = example("Which one rose?", "It rose. " * 60, options=("pain", "头痛", "the effect", "nobody"), label="B")
-    text = read_by(tokenizer, encoder(tokenizer, task=letters, prompt=prompt, max_tokens=110).encode(asked))
+    text = read_by(tokenizer, encoder(tokenizer, task=letters, prompt=prompt, max_tokens=256).encode(asked))
     places = [text.index(f"{letter}. {option}") for letter, option in zip("ABCD", asked.options, strict=True)]
     assert places == sorted(places)
     assert text.endswith(OPENING[prompt])
@@ -166,7 +171,8 @@ def test_options_stand_beside_their_letters_in_the_order_of_the_labels(tokenizer
 
 @pytest.mark.parametrize("prompt", prompt_versions("student"))
 def test_without_a_context_the_template_names_none(tokenizer, prompt):
-    assert "ontext:" not in read_by(tokenizer, encoder(tokenizer, prompt=prompt).encode(example("Did it?")))
+    text = read_by(tokenizer, encoder(tokenizer, prompt=prompt, max_tokens=256).encode(example("Did it?")))
+    assert not any(word in text for word in ("ontext:", "Input:", "further context"))
 
 
 def test_the_words_of_a_label_follow_the_prompt_as_they_do_in_text(tokenizer):

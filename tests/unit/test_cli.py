@@ -272,11 +272,17 @@ def test_wrong_usage_is_exit_code_2_and_says_where_help_is(drllama, words):
 
 
 def test_explain_shows_each_value_where_it_came_from_and_what_the_student_reads(drllama, script):
-    shown = drllama("explain", "recipe.yaml", "--set", "finetune.epochs=2")
+    shown = drllama("explain", "recipe.yaml", "--set", "finetune.epochs=2", "--set", "student.chat=no")
     rows = dict(re.split(" {2,}", line, maxsplit=1) for line in shown.out.splitlines() if "  " in line)
     assert rows["finetune.epochs"].split() == ["2", "--set"]
     assert re.split(" {2,}", rows["task.labels"]) == ["yes, no, maybe", "recipe.yaml line 5"]
     assert rows["seed"].split() == ["42", "default"]
+    assert shown.out.endswith("Context: CONTEXT.\nQuestion: QUESTION?\nAnswer:\n")
+
+
+def test_explain_says_when_the_student_isn_t_here_to_tell_of_its_chat_template(drllama):
+    shown = drllama("explain", "recipe.yaml", "--set", "student.model=nobody/nothing")
+    assert "; student.chat is auto: in the student's chat template if it has one; it isn't here to tell):" in shown.out
     assert shown.out.endswith("Context: CONTEXT.\nQuestion: QUESTION?\nAnswer:\n")
 
 

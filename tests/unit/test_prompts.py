@@ -16,6 +16,12 @@ HOSTILE = "{{ 7 * 7 }} {% for x in y %} {# gone? #} <b>&amp;</b> {{ question }} 
             "paper.v1",
             "question: Did it fall? context: It fell. the answer to the question given the context is",
         ),
+        (
+            "alpaca.v1",
+            "Below is an instruction that describes a task, paired with an input that provides further context. "
+            "Write a response that appropriately completes the request.\n\n### Instruction:\nDid it fall?\n\n"
+            "### Input:\nIt fell.\n\n### Response:",
+        ),
     ],
 )
 def test_a_student_reads(version, text):
@@ -39,6 +45,7 @@ def test_a_student_reads_options_with_their_letters(version, text):
 def test_a_template_is_never_edited_after_a_result_used_it():
     # A change here is a new version: copy the file. These are the hashes that stand in adapters and in results.
     assert {version: student_prompt(version).sha256 for version in prompt_versions("student")} == {
+        "alpaca.v1": "112164bf4bc8146167320ced27e56b0c7005a83cbae0f7905c440559fc1d8297",
         "context-first.v1": "adf33cac78440b84a5920bd22f076cb23cba04045b942089a9af8c6f3f2c3e64",
         "paper.v1": "ef732fc250286b83d97c1ea11489aca434ad4e1d06f0699b67f4f1d1c8eae4a7",
     }
@@ -84,7 +91,7 @@ def test_a_template_can_t_reach_out_of_its_sandbox():
     ("version", "hint"),
     [
         ("context-frst.v1", "did you mean 'context-first.v1'?"),
-        ("zzz", "choose one of context-first.v1, paper.v1"),
+        ("zzz", "choose one of alpaca.v1, context-first.v1, paper.v1"),
         ("../__init__", "choose one of"),
     ],
 )

@@ -88,21 +88,20 @@ def run(
 
 @app.command()
 def explain(recipe: RecipePath, assignments: Assignments = None) -> None:
-    """Print every setting of RECIPE, its value and where the value came from."""
+    """Print every setting of RECIPE, its value and where the value came from, and what the student will read."""
+    from drllama.cli.describing import reading_text
     from drllama.cli.tables import table
-    from drllama.prompts import student_prompt
     from drllama.recipe import read_recipe
 
     resolved = read_recipe(recipe, assignments or ())
-    prompt = student_prompt(resolved.recipe.student.prompt)
+    reading = reading_text(resolved.recipe)
     _say(
         table(
             ["setting", "value", "came from"],
             [[one.path, _shown(one.value), one.came_from] for one in resolved.settings],
         )
     )
-    question = prompt.render(question="QUESTION?", context="CONTEXT.")
-    _say(f"\nThe student reads ({prompt.version}, sha256 {prompt.sha256[:12]}):\n{question}")
+    _say(f"\n{reading}")
 
 
 @app.command("runs")

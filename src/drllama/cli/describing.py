@@ -1,19 +1,23 @@
-"""What ``drllama data`` reads and prints."""
+"""What ``drllama data`` reads and prints, and what ``drllama explain`` says of the student's input."""
 
 import difflib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from drllama import plugins
 from drllama.cli.tables import table
-from drllama.errors import RecipeError
+from drllama.errors import MissingExtra, ModelError, RecipeError
 from drllama.filters.duplicates import DuplicatePair
+from drllama.prompts import student_prompt
 from drllama.recipe import Columns, Recipe, read_recipe, resolve
 from drllama.sources.rows import Row, read_csv, read_jsonl
 from drllama.stages.describe import Lengths, SourceDescription, SplitDescription
+from drllama.students.catalogue import folder_at_hand
 from drllama.types import Label
 
 _SHOWN_PAIRS = 5
 _MOST_LABELS = 20
+_QUESTION, _CONTEXT = "QUESTION?", "CONTEXT."
 _NAMED = ("pubmedqa", "pubmedqa-demo")
 
 
@@ -47,6 +51,27 @@ def recipe_for(source: str, labels: str | None, assignments: Sequence[str]) -> R
                 f"{source}: not a source; {hint}give a recipe (.yaml), pubmedqa-demo, or a .json, .jsonl or .csv file"
             )
     return resolve(raw, where=source).recipe
+
+
+def reading_text(recipe: Recipe) -> str:
+    """Return what the student reads of an example question, and whether in its chat template or plain, and why."""
+    prompt, student = student_prompt(recipe.student.prompt), recipe.student
+    text, why = prompt.render(question=_QUESTION, context=_CONTEXT), "as plain text: student.chat is no"
+    if student.chat != "no":
+        try:
+            here = folder_at_hand(student.model, revision=student.revision)
+        except (ModelError, MissingExtra):
+            here = None
+        if here is None:
+            why = f"student.chat is {student.chat}: in the student's chat template if it has one; it isn't here to tell"
+        else:
+            from drllama.students.chat import phrasing_of
+            from drllama.students.loading import load_tokenizer
+
+            phrasing = phrasing_of(load_tokenizer(student), student, plugins.make_source(recipe).task)
+            text = phrasing.text(question=_QUESTION, context=_CONTEXT)
+            why = "in its chat template" if phrasing.frame.is_chat else "as plain text: it has no chat template"
+    return f"The student reads ({prompt.version}, sha256 {prompt.sha256[:12]}; {why}):\n{text}"
 
 
 def _task(path: Path, read: Callable[[Path], Sequence[Row]], labels: str | None) -> dict[str, object]:

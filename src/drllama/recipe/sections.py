@@ -33,7 +33,10 @@ class Student(Section):
     revision: str | None = None
     """A Hub model's branch, tag or commit."""
     prompt: str = "context-first.v1"
-    """The template: ``context-first.v1`` or ``paper.v1``."""
+    """The template: ``context-first.v1``, ``paper.v1``, or ``alpaca.v1`` for models that were trained like Alpaca."""
+    chat: Literal["auto", "yes", "no"] = "auto"
+    """Whether the prompt stands in the model's chat template, behind the task's instruction; ``auto``: where the model
+    has one, as instruction-tuned models do."""
     max_tokens: Whole = Field(512, ge=32)
     """Longest input; a longer one loses sentences of its context, never of the question."""
     keep_context: Literal["start", "end"] = "end"

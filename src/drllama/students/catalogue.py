@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from drllama.errors import MissingExtra, ModelError
+from drllama.ids import file_sha256
 
 # A change of how GGUF files are converted changes this number, and with it the folder of the converted weights.
 CONVERSION = 1
@@ -119,6 +120,25 @@ def find_model(model: str, *, revision: str | None = None) -> ModelPlace:
         f"student.model {model}: no such name, folder or file; {hint}`drllama models` lists the names; "
         "a Hub id looks like ORGANISATION/MODEL"
     )
+
+
+def folder_at_hand(model: str, *, revision: str | None = None) -> Path | None:
+    """Return where the tokenizer lies, None if it would have to be downloaded or converted first (see ``find_model``).
+
+    Raises:
+        ModelError, MissingExtra: as ``find_model`` does.
+    """
+    match find_model(model, revision=revision):
+        case ModelFolder(path=path):
+            return path
+        case GgufParts(files=files, sha256=sha256):
+            folder = converted_folder(sha256 or file_sha256(files[0]))
+            return folder if folder.is_dir() else None
+        case HubModel(name=name):
+            from huggingface_hub import try_to_load_from_cache
+
+            found = try_to_load_from_cache(name, "tokenizer_config.json", revision=revision)
+            return Path(found).parent if isinstance(found, str) else None
 
 
 def _packaged_files(student: PackagedStudent) -> tuple[Path, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from drllama.errors import DataError, ModelError
 from drllama.ids import derive_seed
-from drllama.prompts import student_prompt
 from drllama.protocols import TRAINING_COST, Course, Progress
 from drllama.recipe import Evaluate, Finetune
 from drllama.recipe import Student as StudentSettings
@@ -20,6 +19,7 @@ from drllama.students.adapters import (
     take_off,
     with_saved_adapter,
 )
+from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
@@ -56,8 +56,8 @@ class CausalStudent:
         self._model: Any = loaded.model
         self._card = loaded.card
         self._frozen = FrozenWork(_numbers_of(loaded), settings.frozen_cache)
-        self._prompt = student_prompt(settings.prompt)
-        self._encoder = make_encoder(loaded.tokenizer, self._prompt, task, settings)
+        self._phrasing = phrasing_of(loaded.tokenizer, settings, task)
+        self._encoder = make_encoder(loaded.tokenizer, self._phrasing, task, settings)
 
     @property
     def card(self) -> StudentCard:
@@ -287,8 +287,8 @@ class CausalStudent:
             method=method,
             model=self._settings.model,
             weights_sha256=self._card.weights_sha256,
-            prompt=self._prompt.version,
-            prompt_sha256=self._prompt.sha256,
+            prompt=self._phrasing.prompt.version,
+            prompt_sha256=self._phrasing.sha256,
             max_tokens=self._settings.max_tokens,
             keep_context=self._settings.keep_context,
             verbalizers={label: self._task.verbalizers[label] for label in self._task.labels},

@@ -6,8 +6,8 @@ from itertools import dropwhile, takewhile
 from typing import Any, Literal
 
 from drllama.errors import ModelError
-from drllama.prompts import StudentPrompt
 from drllama.recipe import Student
+from drllama.students.chat import Phrasing
 from drllama.text import sentences
 from drllama.types import Example, Label, Task
 
@@ -39,7 +39,7 @@ class Encoder:
     """Turns examples into tokens for one tokenizer, template and task."""
 
     tokenizer: Any
-    prompt: StudentPrompt
+    phrasing: Phrasing
     task: Task
     max_tokens: int
     """Longest input, the longest label's words included."""
@@ -79,7 +79,7 @@ class Encoder:
 
     def token_ids(self, text: str) -> tuple[int, ...]:
         """Return the tokens of any text as the student reads it."""
-        return _token_ids(self.tokenizer, text)
+        return _token_ids(self.tokenizer, text, self.phrasing)
 
     def _most_that_fit(self, example: Example, pieces: Sequence[str], room: int) -> str:
         """Return as many pieces, joined, as leave the input within ``room`` tokens, found by bisection."""
@@ -95,11 +95,11 @@ class Encoder:
 
     def _tokens(self, example: Example, context: str) -> tuple[int, ...]:
         options = list(zip(self.task.labels, example.options, strict=True)) if example.options else []
-        text = self.prompt.render(question=example.question, context=context, options=options)
+        text = self.phrasing.text(question=example.question, context=context, options=options)
         return self.token_ids(text)
 
 
-def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: Student) -> Encoder:  # noqa: ANN401
+def make_encoder(tokenizer: Any, phrasing: Phrasing, task: Task, settings: Student) -> Encoder:  # noqa: ANN401
     """Return the encoder for a task.
 
     Raises:
@@ -107,22 +107,22 @@ def make_encoder(tokenizer: Any, prompt: StudentPrompt, task: Task, settings: St
     """
     return Encoder(
         tokenizer=tokenizer,
-        prompt=prompt,
+        phrasing=phrasing,
         task=task,
         max_tokens=settings.max_tokens,
         keep_context=settings.keep_context,
-        label_tokens=_label_tokens(tokenizer, prompt, task),
-        opening=_opening(tokenizer, prompt),
+        label_tokens=_label_tokens(tokenizer, phrasing, task),
+        opening=_opening(tokenizer, phrasing),
     )
 
 
-def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Label, tuple[int, ...]]:  # noqa: ANN401
+def _label_tokens(tokenizer: Any, phrasing: Phrasing, task: Task) -> dict[Label, tuple[int, ...]]:  # noqa: ANN401
     # Every prompt ends with the same opening words, so how label words follow them is the same for every question.
-    text = prompt.render(question="?", context="")
-    before = _token_ids(tokenizer, text)
+    text = phrasing.text(question="?", context="")
+    before = _token_ids(tokenizer, text, phrasing)
     words: dict[Label, tuple[int, ...]] = {}
     for label in task.labels:
-        together = _token_ids(tokenizer, f"{text} {task.verbalizers[label].strip()}")
+        together = _token_ids(tokenizer, f"{text}{phrasing.frame.lead}{task.verbalizers[label].strip()}", phrasing)
         if together[: len(before)] != before or together == before:
             raise ModelError(
                 f"label '{label}': its words merge with the prompt's last token; choose another verbalizer"
@@ -138,21 +138,32 @@ def _label_tokens(tokenizer: Any, prompt: StudentPrompt, task: Task) -> dict[Lab
     ]
     if begun:
         # "no" against "no effect": the shorter would win by being shorter, so all are closed by the end of text.
-        if tokenizer.eos_token_id is None:
+        end = _end_of_answer(tokenizer, phrasing)
+        if end is None:
             raise ModelError(
                 f"label '{begun[0][0]}' begins '{begun[0][1]}', and the student's tokenizer has no end of text to tell "
                 "them apart; choose other task.verbalizers"
             )
-        words = {label: (*tokens, int(tokenizer.eos_token_id)) for label, tokens in words.items()}
+        words = {label: (*tokens, end) for label, tokens in words.items()}
     return words
 
 
-def _opening(tokenizer: Any, prompt: StudentPrompt) -> tuple[int, ...]:  # noqa: ANN401
+def _end_of_answer(tokenizer: Any, phrasing: Phrasing) -> int | None:  # noqa: ANN401
+    marks = tokenizer(phrasing.frame.end, add_special_tokens=False)["input_ids"] if phrasing.frame.end else []
+    end = marks[0] if marks else tokenizer.eos_token_id
+    return None if end is None else int(end)
+
+
+def _opening(tokenizer: Any, phrasing: Phrasing) -> tuple[int, ...]:  # noqa: ANN401
     # Found by comparing: slow tokenizers don't tell which token stands for which letters, and what stands between
     # context and question may merge with the end of the one or the start of the other.
     contexts, asked = ("It rose.", "Nobody knows", "No (0)", "很小。"), ("Did it?", "what for?", "(1) fell", "有效吗？")
-    by_question = [_token_ids(tokenizer, prompt.render(question=one, context=contexts[0])) for one in asked]
-    by_context = [_token_ids(tokenizer, prompt.render(question=asked[0], context=one))[::-1] for one in contexts]
+
+    def tokens_of(*, question: str, context: str) -> tuple[int, ...]:
+        return _token_ids(tokenizer, phrasing.text(question=question, context=context), phrasing)
+
+    by_question = [tokens_of(question=one, context=contexts[0]) for one in asked]
+    by_context = [tokens_of(question=asked[0], context=one)[::-1] for one in contexts]
     end = _num_alike(by_question)
     start = len(by_question[0]) - _num_alike(by_context)
     # Without the line's end: a question that has no context begins the input.
@@ -164,8 +175,9 @@ def _num_alike(rows: Sequence[Sequence[int]]) -> int:
     return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False)))
 
 
-def _token_ids(tokenizer: Any, text: str) -> tuple[int, ...]:  # noqa: ANN401  transformers' tokenizers have no common type
-    ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+def _token_ids(tokenizer: Any, text: str, phrasing: Phrasing) -> tuple[int, ...]:  # noqa: ANN401
+    own = not phrasing.frame.is_chat
+    ids = tokenizer(text, truncation=False, verbose=False, add_special_tokens=own)["input_ids"]
     if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]
     return tuple(ids)

@@ -24,10 +24,18 @@ from drllama.files import disk_errors_told, folder_whole
 from drllama.ids import file_sha256
 from drllama.recipe import Student
 from drllama.students.catalogue import STUDENTS, GgufParts, HubModel, ModelFolder, converted_folder, find_model
+from drllama.students.chat import speaks_in_chat
 from drllama.types import StudentCard
 
 _WEIGHTS = ("*.safetensors", "*.bin")
-_TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "tokenizer_config.json")
+_TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "*.jinja",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +68,7 @@ def load_model(settings: Student) -> LoadedModel:
         num_parameters=sum(weight.numel() for weight in model.parameters()),
         device=_device_name(device),
         dtype=str(dtype).removeprefix("torch."),
+        is_chat=speaks_in_chat(tokenizer, settings.chat),
     )
     return LoadedModel(model=model, tokenizer=tokenizer, card=card)
 

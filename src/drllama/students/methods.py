@@ -120,7 +120,7 @@ def _top_layers(model: Any, wanted: int | None) -> list[int] | None:  # noqa: AN
 def _opening(encoder: Encoder) -> list[int]:
     if not encoder.opening:
         raise RecipeError(
-            f"finetune.method.alora: {encoder.prompt.version} doesn't put the context before the question; "
+            f"finetune.method.alora: {encoder.phrasing.prompt.version} doesn't put the context before the question; "
             "choose student.prompt context-first.v1"
         )
     return list(encoder.opening)

@@ -18,6 +18,8 @@ class StudentCard:
     device: str
     """``cpu`` or ``cuda``, a comma, then its threads or its name."""
     dtype: str
+    is_chat: bool = False
+    """Whether questions are put to it in its chat template."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
