@@ -34,17 +34,20 @@ METHODS = {
     "rslora": {"lora": {"rank": 4, "alpha": 4, "scaling": "rank-stabilized"}},
     "dora": {"lora": {"rank": 2, "alpha": 4, "dora": True}},
 }
+KINDS = ("lora", "alora", "prefix", "ia3", "full")
 CELLS = [
     pytest.param(name, family, marks=[] if quick else pytest.mark.slow)
     for name in METHODS
     for family in FAMILIES
-    if (quick := family == "llama" or name == "prefix") or name not in ("rslora", "dora")
+    if (quick := family == "llama" or name == "prefix") or name in KINDS
 ]
 IA3_TARGETS = {
     "gpt2": {"targets": ["c_attn", "mlp.c_proj"], "feedforward": ["mlp.c_proj"]},
     "biogpt": {"targets": ["k_proj", "v_proj", "fc2"], "feedforward": ["fc2"]},
 }
 GOLDEN = Path(__file__).parent / "golden" / "losses.txt"
+EXACT = {"dtype": "float32"}
+"""What is recalled of contexts is as it was worked out."""
 RATES = {"lora": 0.05, "alora": 0.1, "prefix": 0.1, "ia3": 0.3, "full": 0.003}
 
 
@@ -56,7 +59,7 @@ def students(tmp_path_factory):
     def folder_of(family):
         return save_tiny(family, tmp_path_factory.mktemp("models") / family)
 
-    made = cache(lambda family, batch_size: student_of(folder_of(family), batch_size=batch_size))
+    made = cache(lambda family, batch_size: student_of(folder_of(family), batch_size=batch_size, frozen_cache=EXACT))
 
     def found(family="llama", *, batch_size=8):
         made(family, batch_size).undress()
@@ -145,12 +148,12 @@ def assert_alike(found, wanted, **tolerance):
 
 
 @pytest.mark.parametrize(
-    ("name", "family"), [*((name, "llama") for name in METHODS), ("prefix", "gemma3"), ("prefix", "biogpt")]
+    ("name", "family"), [*((name, "llama") for name in KINDS), ("prefix", "gemma3"), ("prefix", "biogpt")]
 )
 def test_labels_of_several_tokens_are_scored_as_others_score_them(students, tmp_path, name, family):
     task = task_of("yes", "not sure", "no")
     _, folder = students(family)
-    student = student_of(folder, task)
+    student = student_of(folder, task, frozen_cache=EXACT)
     adapter = finetune(student, tmp_path, method_of(name, family))
     asked = questions(task.labels, count=3)
     model, tokenizer = plain(folder, adapter), transformers.AutoTokenizer.from_pretrained(folder)
@@ -158,7 +161,7 @@ def test_labels_of_several_tokens_are_scored_as_others_score_them(students, tmp_
     assert_alike(scores_of(student, asked=asked), wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", KINDS)
 def test_the_same_training_leaves_the_same_bytes_whatever_was_worn_before(students, tmp_path, name):
     student, _ = students()
     first = files_of(finetune(student, tmp_path / "1", method_of(name)))

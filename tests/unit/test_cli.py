@@ -280,7 +280,7 @@ def test_explain_shows_each_value_where_it_came_from_and_what_the_student_reads(
     assert shown.out.endswith("Context: CONTEXT.\nQuestion: QUESTION?\nAnswer:\n")
 
 
-def test_explain_says_when_the_student_isn_t_here_to_tell_of_its_chat_template(drllama):
+def test_explain_says_when_the_student_isn_t_here_to_tell_of_its_chat_template(drllama, script):
     shown = drllama("explain", "recipe.yaml", "--set", "student.model=nobody/nothing")
     assert "; student.chat is auto: in the student's chat template if it has one; it isn't here to tell):" in shown.out
     assert shown.out.endswith("Context: CONTEXT.\nQuestion: QUESTION?\nAnswer:\n")
