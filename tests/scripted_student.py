@@ -65,6 +65,7 @@ class ScriptedStudent:
             num_parameters=7,
             device=self._script.device,
             dtype="float32",
+            is_chat=self._recipe.student.chat == "yes",
         )
 
     def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:

@@ -1,5 +1,6 @@
 """Every method on every family: trained, saved, loaded by others, and put on and off."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import torch
 import transformers
 
 from drllama.errors import RecipeError
-from drllama.recipe import Alora, Finetune, Prefix
-from drllama.students.methods import with_new_adapter
+from drllama.recipe import Alora, Finetune, Lora, Prefix
+from drllama.students.methods import refuse_unopened, with_new_adapter
 from tiny_student import (
     FAMILIES,
     YES_NO_MAYBE,
     Told,
+    example,
     files_of,
     naive_scores,
     plain_model,
@@ -275,6 +277,21 @@ def test_what_a_method_cannot_do_is_refused_in_one_line(students, tmp_path, meth
     with pytest.raises(RecipeError) as error:
         finetune(student_of(folder, **settings), tmp_path, method)
     assert str(error.value) == line
+
+
+def test_alora_refuses_questions_that_plain_peft_would_not_adapt(students):
+    student, _ = students()
+    opened = student._encoder.encode(example("Did it fall?", "It rose."))
+    # As Llama 2's tokenizer does: the first word of a text is another token than the same word behind a line break.
+    unopened = replace(opened, tokens=(7, *opened.tokens[opened.split + 1 :]), split=0)
+    for method, encoded in ((Alora(), [opened]), (Lora(), [opened, unopened])):
+        refuse_unopened(method, student._encoder, encoded)
+    with pytest.raises(RecipeError) as error:
+        refuse_unopened(Alora(), student._encoder, [opened, unopened])
+    assert str(error.value) == (
+        "finetune.method.alora: question Did it fall? has no context, and the student's tokenizer reads its beginning "
+        "otherwise than behind one; choose lora, or leave such questions out"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -165,6 +165,8 @@ def test_a_run_whose_manifest_was_lost_is_made_again_without_the_student(bench):
         ("student.max_tokens=64", (12, 12, 1)),
         ("student.keep_context=start", (12, 12, 1)),
         ("student.prompt=paper.v1", (12, 12, 1)),
+        ("student.chat=yes", (12, 12, 1)),
+        ("student.chat=no", (0, 0, 0)),
         ("task.verbalizers={maybe: unclear}", (12, 12, 1)),
         ("data.jsonl.limit={test: 5}", (5, 5, 0)),
         ("data.jsonl.limit={train: 9}", (0, 12, 1)),

@@ -23,7 +23,7 @@ from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, Unfit, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
-from drllama.students.methods import with_new_adapter
+from drllama.students.methods import refuse_unopened, with_new_adapter
 from drllama.students.passes import Reader, make_reader
 from drllama.students.scoring import label_scores
 from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
@@ -199,6 +199,7 @@ class CausalStudent:
         fitting = [(row, one) for row, one in encoded if isinstance(one, Encoded)]
         if not fitting:
             raise DataError(f"none of {len(encoded)} training questions fits student.max_tokens; raise it")
+        refuse_unopened(settings.method, self._encoder, [one for _, one in fitting])
         lesson = Lesson(
             examples=[one for _, one in fitting],
             rows=[row for row, _ in fitting],

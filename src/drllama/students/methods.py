@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from drllama.errors import RecipeError
 from drllama.recipe import Alora, AnyMethod, Full, Ia3, Lora, Prefix
-from drllama.students.encoding import Encoder
+from drllama.students.encoding import Encoded, Encoder
 
 
 def with_new_adapter(model: Any, method: AnyMethod, encoder: Encoder, *, seed: int) -> Any:  # noqa: ANN401
@@ -36,6 +36,23 @@ def with_new_adapter(model: Any, method: AnyMethod, encoder: Encoder, *, seed: i
         start = _keys_and_values(model, _start_tokens(method, encoder))
         adapted.prompt_encoder["default"].load_prompt_embeddings(start.float())
     return adapted
+
+
+def refuse_unopened(method: AnyMethod, encoder: Encoder, examples: Sequence[Encoded]) -> None:
+    """Refuse what plain PEFT would train no part of.
+
+    Raises:
+        RecipeError: an input doesn't hold the tokens from which on an activated adapter is active: some tokenizers read
+            a text's first word otherwise than the same word behind a context.
+    """
+    if not isinstance(method, Alora):
+        return
+    for one in examples:
+        if one.tokens[one.split : one.split + len(encoder.opening)] != encoder.opening:
+            raise RecipeError(
+                f"finetune.method.alora: question {one.example.origin.source_id} has no context, and the student's "
+                "tokenizer reads its beginning otherwise than behind one; choose lora, or leave such questions out"
+            )
 
 
 @contextmanager
