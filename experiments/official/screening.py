@@ -24,9 +24,9 @@ from drllama.sources.pubmedqa import PubMedQASource
 from drllama.stats import evaluate_predictions
 from drllama.students.chat import Phrasing
 from drllama.students.encoding import Encoded, make_encoder
+from drllama.students.head import head_only_at
 from drllama.students.loading import load_model
 from drllama.students.methods import with_new_adapter
-from drllama.students.passes import head_only_at
 from drllama.types import Example, Outcome, Prediction
 
 TOP_LAYERS, MAX_TOKENS, BATCH, EPOCHS, SEED = 10, 256, 8, 1, 1

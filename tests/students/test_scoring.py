@@ -138,6 +138,22 @@ def test_equal_scores_choose_the_first_label_of_the_task(tiny_llama):
         assert found.choice == labels[0]
 
 
+def test_in_bfloat16_only_what_is_below_the_head_is_rounded(folder):
+    asked, tokenizer = questions(count=12), transformers.AutoTokenizer.from_pretrained(folder)
+    found = scores_by_id(student_of(folder, dtype="bfloat16", batch_size=1), asked)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    for one in asked:
+        before, words = plain_tokens(tokenizer, one, YES_NO_MAYBE)
+        with torch.inference_mode():
+            read = model(torch.tensor([before]), output_hidden_states=True)
+        logits_V = read.hidden_states[-1][0, -1].float() @ model.lm_head.weight.float().T
+        nats_V = torch.log_softmax(logits_V, dim=-1)
+        assert found[one.id] == pytest.approx(
+            {label: nats_V[word].item() for label, (word,) in words.items()}, abs=NATS
+        )
+    assert len({score for scores in found.values() for score in scores.values()}) == 36
+
+
 @needs_gpu
 def test_a_gpu_scores_as_the_cpu_does(folder):
     for task in (YES_NO_MAYBE, TASKS["several tokens"]):

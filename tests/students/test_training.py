@@ -15,7 +15,7 @@ import transformers
 
 import tiny_student
 from drllama.errors import DataError, ModelError, StoreError
-from drllama.recipe import FrozenCache
+from drllama.recipe import Finetune, FrozenCache
 from drllama.students import training
 from drllama.students.encoding import Encoded
 from drllama.students.frozen import FrozenWork
@@ -193,6 +193,35 @@ def test_training_learns_a_rule_that_can_be_learnt(tiny_llama, tmp_path):
     assert told.epochs[told.chosen_epoch - 1].dev_accuracy == 1.0
     student.wear(tmp_path / "adapter")
     assert all(found.choice == found.gold for found in student.score(asked[20:]))
+
+
+@pytest.mark.parametrize(
+    ("method", "rate"),
+    [
+        ({"lora": {"rank": 4}}, 2e-2),
+        ({"alora": {}}, 2e-2),
+        ({"prefix": {"virtual_tokens": 16}}, 5e-2),
+        ({"ia3": {}}, 5e-2),
+        ({"full": {}}, 1e-3),
+    ],
+    ids=["lora", "alora", "prefix", "ia3", "full"],
+)
+def test_a_bfloat16_student_learns_in_float32(tiny_llama, tmp_path, method, rate):
+    # In bfloat16 an update smaller than a 256th of a weight would be lost.
+    train = questions(count=8)
+    told = student_of(tiny_llama, dtype="bfloat16").finetune(
+        rows_of(train),
+        train,
+        settings=Finetune(method=method, epochs=4, batch_size=4, learning_rate=rate),
+        seed=1,
+        workspace=tmp_path,
+        progress=Told(),
+    )
+    assert told.epochs[-1].train_loss_nats < 0.9 * told.epochs[0].train_loss_nats
+    (weights,) = (tmp_path / "adapter").glob("*.safetensors")
+    assert {weight.dtype for weight in safetensors.torch.load_file(weights).values()} == {torch.float32}
+    moments = safetensors.torch.load_file(tmp_path / training.CHECKPOINT)
+    assert {moment.dtype for moment in moments.values()} == {torch.float32}
 
 
 # Order, batches, learning rate

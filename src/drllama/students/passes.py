@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from drllama.students.frozen import FrozenWork
+from drllama.students.head import head_only_at
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,25 +355,6 @@ def _asked_logits(model: Any, asked_BK: torch.Tensor, **inputs: object) -> torch
         logits_BKV: torch.Tensor = model(**inputs).logits
     assert logits_BKV.shape[:2] == asked_BK.shape, f"{tuple(logits_BKV.shape)} for {tuple(asked_BK.shape)}"
     return logits_BKV
-
-
-@contextmanager
-def head_only_at(model: Any, positions_BK: torch.Tensor) -> Iterator[None]:  # noqa: ANN401
-    """Let the output head see only these positions of each row, so that logits are [B, K, V], never [B, T, V].
-
-    Gathering before the head is exact, and works for any architecture, its own scaling of logits included.
-    """
-
-    def gather(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_BTD = inputs[0]
-        index_BKD = positions_BK[:, :, None].expand(-1, -1, hidden_BTD.shape[-1])
-        return (hidden_BTD.gather(1, index_BKD),)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -14,7 +14,7 @@ import peft
 import torch
 
 from drllama.students.encoding import Encoded
-from drllama.students.passes import head_only_at
+from drllama.students.head import head_only_at
 
 WORDS = 100
 """An answer ends behind so many words: the reader that reads most looks no further."""
