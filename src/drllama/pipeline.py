@@ -39,6 +39,7 @@ from drllama.types import (
     Task,
     Taught,
 )
+from drllama.written import WrittenAnswers
 
 
 def run(
@@ -73,21 +74,26 @@ def run(
     work = Cells(
         recipe, splits, task, student=scene.student, steps=scene.steps, folder=CellFolder(cells) if cells else None
     )
+    words = WrittenAnswers(recipe, splits.test, task, student=scene.student, steps=scene.steps, store=store)
     planned = work.planned(arms, stock)
     run_id = _run_id(scene, planned, taught)
     if store.has_run(run_id) and work.all_kept(planned) and not (kept := store.run(run_id)).num_unfinished:
         return kept
     leaks = _guarded(scene, (one for cell in planned for one in cell.examples), run_id)
     bare = (splits.test, splits.dev) if taught else (splits.test,)
-    progress.expect(work.work_ahead(planned) + sum(map(scene.steps.score_ahead, bare)))
+    ahead = work.work_ahead(planned) + (words.work_ahead(planned) if recipe.evaluate.generate else 0)
+    progress.expect(ahead + sum(map(scene.steps.score_ahead, bare)))
 
     untrained = scene.steps.scored(scene.student, splits.test, "the untrained student", progress)
     if taught:
         taught = replace(taught, audit=_beside(scene, taught.audit))
     done = _in_time(work, planned, until)
 
+    in_words = words.of(done, until) if recipe.evaluate.generate and len(done) == len(planned) else {}
+
     progress.work("counting and writing the report")
     finished = _counted(scene, untrained, arms, done, run_id=run_id, command=command, taught=taught, leaks=leaks)
+    finished = words.told_in(finished, in_words)
     store.save_run(finished, _files(finished, splits.test, sifted, worst=recipe.report.worst_mistakes))
     return finished
 

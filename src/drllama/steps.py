@@ -7,14 +7,15 @@ from pathlib import Path
 
 from drllama.ids import derive_seed, fingerprint
 from drllama.prompts import student_prompt
-from drllama.protocols import TRAINING_COST, Course, Progress, Student
+from drllama.protocols import TRAINING_COST, WRITING_COST, Course, Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.score import score
+from drllama.stages.write import write
 from drllama.store import Step, Store
-from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task, TrainingRow
+from drllama.types import Epoch, Example, Finetuned, Prediction, Splits, StudentCard, Task, TrainingRow, Writing
 
 # A change of what a step computes from the same input changes its number here, and with it the key of its results.
-_SCORING, _TRAINING = 3, 5
+_WRITING, _SCORING, _TRAINING = 1, 3, 5
 _IN_THE_ROWS = {"synthetic_weight", "soft_labels"}
 """Settings of training that say what rows weigh and teach: the rows in a key hold it."""
 
@@ -80,6 +81,14 @@ class Steps:
             "dtype": self._recipe.student.dtype,
         }
 
+    def write_key(self, asked: Sequence[Example], adapter_key: str | None = None) -> dict[str, object]:
+        """Return what a student's written answers depend on; how they are read is no part of it."""
+        return {**self.score_key(asked, adapter_key), "writing": _WRITING}
+
+    def write_ahead(self, asked: Sequence[Example], adapter_key: str | None = None) -> float:
+        """Return what writing answers takes in forward passes, 0 if it is done."""
+        return 0 if self._store.has("write", self.write_key(asked, adapter_key)) else len(asked) * WRITING_COST
+
     def score_ahead(self, asked: Sequence[Example], adapter_key: str | None = None) -> float:
         """Return the forward passes that asking a student takes, 0 if it is done."""
         return 0 if self._store.has("score", self.score_key(asked, adapter_key)) else len(asked)
@@ -105,6 +114,19 @@ class Steps:
 
         key = self.score_key(asked, adapter_key)
         return self._store.step("score", key, tuple[Prediction, ...], work, on_wait=progress.work)
+
+    def written(
+        self, student: Student, asked: Sequence[Example], who: str, progress: Progress, adapter_key: str | None = None
+    ) -> Step[tuple[Writing, ...]]:
+        """Return the written answers of a student, which wears the adapter with this key, or none."""
+
+        def work(_: Path) -> tuple[Writing, ...]:
+            if adapter_key is None:
+                student.undress()
+            return write(student, asked, activity=f"answers in the words of {who}", progress=progress)
+
+        key = self.write_key(asked, adapter_key)
+        return self._store.step("write", key, tuple[Writing, ...], work, on_wait=progress.work)
 
     def finetuned(self, student: Student, training: Training, progress: Progress) -> Step[Finetuned]:
         """Return what a training did; the adapter lies in the step's folder."""

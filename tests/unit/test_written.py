@@ -2,11 +2,16 @@
 
 import pytest
 
+from bench import RecordedBench
+from drllama import plugins
+from drllama.cli.tables import run_summary
 from drllama.parsing import read_written, readers_of
 from drllama.recipe import Evaluate
+from drllama.report.written import written_lines
 from drllama.stages.write import read_as
 from drllama.stats import evaluate_predictions
 from drllama.types import Example, Original, Outcome, Reader, Task, Unparsed, Writing
+from scripted_student import HARD, POISON, write_questions
 
 
 def task(*labels, **verbalizers):
@@ -100,3 +105,76 @@ def test_what_was_asked_is_correct_wrong_unparsed_or_failed():
         Reader.HUNDRED_WORDS: [1, 2, 0, 1],
         Reader.STRICT: [1, 1, 1, 1],
     }
+
+
+# In a run
+
+IN_WORDS = "evaluate.generate=true"
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    bench = RecordedBench(tmp_path)
+    hard = [{"id": f"hard{at}", "question": f"{HARD} {at}?", "label": "yes", "split": "test"} for at in range(3)]
+    poison = {"id": "poison", "question": f"{POISON}?", "label": "no", "split": "test"}
+    write_questions(tmp_path / "questions.jsonl", train=4, dev=3, extra=(*hard, poison))
+    monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
+    return bench
+
+
+def _made(folder):
+    folder.mkdir()
+    return RecordedBench(folder)
+
+
+def num_written(bench):
+    return sum(who.endswith("writing") for who, _ in bench.script.asked)
+
+
+def test_a_run_counts_written_answers_as_each_reader_reads_them_beside_the_scores(bench):
+    run = bench.run(IN_WORDS, "augment.arms=[none, combined]", "seeds=2")
+    students = ["untrained", "fine-tuned, seed 1", "fine-tuned + both, seed 1"]
+    assert [(one.student, one.reader) for one in run.written] == [(who, how) for who in students for how in Reader]
+    # Of 16 questions, a trained student fails at one, and is wrong about three in words that only scanning misreads.
+    found = {(one.student, one.how): (list(one.counts.values()), one.as_scored) for one in written_lines(run)}
+    trained = {how: found["fine-tuned, seed 1", how] for how in ("scores", *Reader)}
+    assert trained == {
+        "scores": ([12, 3, 0, 1], None),
+        "first word": ([12, 3, 0, 1], 12),
+        "100 words": ([12, 3, 0, 1], 15),
+        "strict": ([12, 0, 3, 1], 12),
+    }
+    assert [one.system for one in run.readings][-3:] == [f"{who}, in words" for who in students]
+    assert [one.stage for one in run.steps][-3:] == ["write"] * 3
+
+
+def test_what_is_written_once_is_only_read_again(bench):
+    bench.run(IN_WORDS)
+    assert num_written(bench) == 16 * 5
+    bench.run(IN_WORDS, "evaluate.level=0.9")
+    assert num_written(bench) == 16 * 5
+
+
+def test_nobody_writes_unless_it_is_asked_for(bench):
+    run = bench.run()
+    assert (run.written, num_written(bench)) == ((), 0)
+    assert "own words" not in (bench.store.root / run.id / "report.md").read_text()
+
+
+def test_reports_and_the_terminal_show_what_readers_make_of_the_same_words(bench):
+    run = bench.run(IN_WORDS)
+    folder = bench.store.root / run.id
+    told = ("| fine-tuned | strict |", "<td>strict</td>", '"how": "strict"')
+    for name, row in zip(("report.md", "report.html", "report.json"), told, strict=True):
+        assert row in (folder / name).read_text()
+    assert "strict" in run_summary(run, bench.store.root)
+
+
+def test_a_student_trained_elsewhere_writes_only_where_its_adapter_is(bench, tmp_path, monkeypatch):
+    cells = tmp_path / "cells"
+    bench.run(IN_WORDS, "augment.arms=[none]", cells=cells)
+    other = _made(tmp_path / "elsewhere")
+    monkeypatch.setattr(plugins, "make_student", other.script.make_student)
+    (other.folder / "recipe.yaml").write_text((bench.folder / "recipe.yaml").read_text())
+    run = other.run(IN_WORDS, "augment.arms=[none]", cells=cells)
+    assert {one.student for one in run.written} == {"untrained"}

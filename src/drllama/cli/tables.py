@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drllama.report import over_seeds_text, point_note, sweep_told, value_shown
+from drllama.report.written import WrittenLine, written_lines
 from drllama.text import num_columns
 from drllama.types import Cell, Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
 
@@ -67,6 +68,7 @@ def run_summary(run: Run, store: Path) -> str:
         + (f" ({one.evaluation.system})" if len(run.cells) > 1 else "")
         for one in run.cells
     ]
+    written = written_lines(run)
     best = [f"best on dev: {run.arm().system}"] if len(run.arms) > 1 else []
     left = [f"{run.num_unfinished} students are still to be trained; the same command goes on"]
     return "\n".join(
@@ -77,6 +79,7 @@ def run_summary(run: Run, store: Path) -> str:
             "",
             evaluation_table(run.evaluations),
             "",
+            *([written_table(written), ""] if written else []),
             *(over_seeds(run) if is_over_seeds(run) else map(comparison_line, run.comparisons)),
             *best,
             *(left if run.num_unfinished else []),
@@ -128,6 +131,23 @@ def over_seeds(run: Run) -> list[str]:
             f"questions gained, {gained.lost} lost, McNemar p = {gained.p_adjusted:.2g} after Holm"
         )
     return [*lines, *([run.conclusion.sentence] if run.conclusion else [])]
+
+
+def written_table(lines: Sequence[WrittenLine]) -> str:
+    """Return how written answers are read, beside the scores of the same students."""
+    outcomes = [outcome.value for outcome in Outcome]
+    rows = [
+        [
+            one.student,
+            one.how,
+            _estimate(one.accuracy),
+            _estimate(one.macro_f1),
+            *(str(one.counts[outcome]) for outcome in outcomes),
+            "-" if one.as_scored is None else str(one.as_scored),
+        ]
+        for one in lines
+    ]
+    return table(["student", "read by", "accuracy", "macro-F1", *outcomes, "as scored"], rows)
 
 
 def rounds_lines(taught: Taught) -> list[str]:

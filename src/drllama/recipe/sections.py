@@ -104,6 +104,9 @@ class Evaluate(Section):
     """Coverage of the intervals."""
     reliability_bins: Whole = Field(10, ge=2)
     """Equal-width bins of confidence for the calibration error."""
+    generate: bool = False
+    """Let the untrained student and each arm's first student write their answers to the test questions too, and count
+    them as the paper's two parsers and a strict one read them. It takes 3 to 10 times as long as scoring labels."""
 
 
 class Report(Section):

@@ -8,6 +8,7 @@ from statistics import median
 
 from drllama.ids import canonical_json
 from drllama.report.verdict import effects, notes, summary, verdict
+from drllama.report.written import WrittenLine, written_lines
 from drllama.types import (
     Arm,
     ArmName,
@@ -169,6 +170,8 @@ class ReportContents:
     finetuned: System
     """The one of ``systems`` that the rest of the report is about: of several arms the one that was best on dev."""
     arms: tuple[ArmLine, ...]
+    written: tuple[WrittenLine, ...]
+    """How written answers are read; empty where none were asked for."""
     leaks: LeakAudit
     teacher: TeacherLine | None
     """None: no generated rows were asked for."""
@@ -217,6 +220,7 @@ def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> Re
         systems=systems,
         finetuned=systems[run.evaluations.index(finetuned)],
         arms=tuple(_arm_line(run, one) for one in run.cells),
+        written=written_lines(run),
         leaks=run.leaks,
         teacher=_teacher_line(run),
         epochs=training.epochs,

@@ -66,7 +66,7 @@ from drllama.types.questions import (
     Task,
 )
 from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
-from drllama.types.runs import Choice, Reading, Round, Run, Taught
+from drllama.types.runs import Choice, Reading, Round, Run, Taught, Written
 from drllama.types.students import Epoch, Finetuned, StudentCard, TrainingRow
 from drllama.types.sweeps import OverSeeds, Sweep, SweepPoint, SweepTraining
 from drllama.types.teaching import (
@@ -174,5 +174,6 @@ __all__ = [
     "Verdict",
     "Votes",
     "Writing",
+    "Written",
     "texts_of",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from drllama.types.answers import Comparison, Evaluation
+from drllama.types.answers import Comparison, Evaluation, Reader
 from drllama.types.cells import Arm, Cell, StepRecord
 from drllama.types.effects import ArmSummary, Conclusion, Effect
 from drllama.types.filtering import LeakAudit
@@ -84,6 +84,16 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """One student's written answers, read in one way."""
+
+    student: str
+    """Its name among the run's evaluations, where its scores are counted."""
+    reader: Reader
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A finished run: what was asked, where it ran, what came out."""
 
@@ -118,6 +128,8 @@ class Run:
     """All that read the test questions."""
     comparisons: tuple[Comparison, ...]
     """Each arm's student against that of the arm without other rows, seed by seed."""
+    written: tuple[Written, ...] = ()
+    """How written answers are read, student by student; empty where none were asked for."""
     summaries: tuple[ArmSummary, ...] = ()
     """Each arm over the seeds that all of them have."""
     effects: tuple[Effect, ...] = ()
