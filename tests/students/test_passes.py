@@ -1,6 +1,7 @@
 """Rows run in parts, recalled or shared give what whole rows give, in every family."""
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,8 @@ from drllama.recipe import Alora, Finetune, FrozenCache, Full, Ia3, Lora, Prefix
 from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
 from drllama.students.passes import ActivatedReader, PlainReader, Row, TopReader, make_reader
-from tiny_student import Told, questions, rows_of, student_of
+from drllama.students.training import Lesson
+from tiny_student import Told, example, questions, rows_of, student_of
 
 _SIZES = {
     "vocab_size": 64,
@@ -237,6 +239,62 @@ def test_a_shared_context_is_run_once(frozen):
 
 
 # Training
+
+
+def asked_of_three_contexts():
+    contexts = [f"Patient {number} had pain. It {'rose' if number else 'fell'}." * (number + 1) for number in range(3)]
+    return [
+        example(f"Did the pain {word}?", context, label=label)
+        for word, label in (("rise", "yes"), ("fall", "no"), ("stay", "maybe"))
+        for context in contexts
+    ]
+
+
+def test_sharing_contexts_changes_what_a_training_runs_but_not_what_it_learns(tiny_llama, tmp_path):
+    trained, ran = {}, {}
+    for micro in (1, None, 3):
+        student = student_of(tiny_llama)
+        ran[micro] = []
+        count = partial(lambda told, _, inputs, __: told.append(inputs[0].numel()), ran[micro])
+        student._bare.model.embed_tokens.register_forward_hook(count)
+        student.finetune(
+            rows_of(asked_of_three_contexts()),
+            questions(count=1),
+            settings=Finetune(epochs=2, batch_size=5, micro_batch_size=micro, share_contexts=True, learning_rate=1e-2),
+            seed=1,
+            workspace=tmp_path / str(micro),
+            progress=Told(),
+        )
+        trained[micro] = load_file(tmp_path / str(micro) / "adapter" / "adapter_model.safetensors")
+    for micro in (None, 3):
+        assert max((trained[1][name] - weight).abs().max() for name, weight in trained[micro].items()) < 1e-5
+        assert sum(ran[micro]) < 0.8 * sum(ran[1])
+
+
+def test_questions_about_one_context_meet_in_a_batch(tiny_llama):
+    student = student_of(tiny_llama)
+    encoded = [student._encoder.encode(one) for one in asked_of_three_contexts()]
+    lesson = Lesson(
+        examples=encoded,
+        rows=rows_of(asked_of_three_contexts()),
+        label_tokens={},
+        settings=Finetune(batch_size=3, share_contexts=True),
+        seed=1,
+        updates_per_epoch=3,
+    )
+    passes = [lesson.batches(number) for number in (1, 2, 3)]
+    for batches in passes:
+        assert sorted(index for batch in batches for index in batch) == list(range(9))
+        assert all(len({index % 3 for index in batch}) == 1 for batch in batches)
+    assert len({str(batches) for batches in passes}) == 3
+
+
+def test_scores_of_questions_about_one_context_are_those_of_each_by_itself(tiny_llama):
+    student, asked = student_of(tiny_llama), asked_of_three_contexts()
+    together = {found.example_id: found.scores_nats for found in student.score(asked)}
+    for one in asked:
+        (alone,) = student.score([one])
+        assert together[one.id] == pytest.approx(alone.scores_nats, abs=1e-5)
 
 
 @pytest.mark.parametrize(("family", "kind"), [("gpt2", "lora"), ("llama", "alora")])

@@ -77,6 +77,9 @@ class Finetune(Section):
     micro_batch_size: Whole | None = Field(None, ge=1)
     """Examples in memory at once; the update is the same whatever it is. Null: 1 on a CPU, where one by one needs no
     padding and is fastest; the whole batch on a GPU, and with aLoRA, whose rows are short."""
+    share_contexts: bool = False
+    """Let questions about one context meet in a batch and run it once: faster where a teacher wrote questions about the
+    real contexts, but batches hold fewer of them. Where nothing is dropped, an update is that of rows by themselves."""
     warmup_share: Real = Field(0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises; then it falls linearly to 0."""
     weight_decay: Real = Field(0.0, ge=0)

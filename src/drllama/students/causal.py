@@ -20,7 +20,7 @@ from drllama.students.adapters import (
     with_saved_adapter,
 )
 from drllama.students.chat import phrasing_of
-from drllama.students.encoding import Encoded, Unfit, make_encoder
+from drllama.students.encoding import Encoded, Unfit, by_context, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
@@ -224,9 +224,14 @@ class CausalStudent:
                 yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
 
     def _longest_first(self, examples: Sequence[Example]) -> tuple[list[Encoded], list[Unfit]]:
+        """Return the questions that fit, those about one context together, and those that don't."""
         encoded = [self._encoder.encode(example) for example in examples]
-        fitting = sorted((one for one in encoded if isinstance(one, Encoded)), key=lambda one: -len(one.tokens))
-        return fitting, [one for one in encoded if isinstance(one, Unfit)]
+        fitting = [one for one in encoded if isinstance(one, Encoded)]
+        groups = [
+            sorted((fitting[at] for at in group), key=lambda one: -len(one.tokens)) for group in by_context(fitting)
+        ]
+        groups.sort(key=lambda group: -len(group[0].tokens))
+        return [one for group in groups for one in group], [one for one in encoded if isinstance(one, Unfit)]
 
     def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float, progress: Progress) -> Epoch:
         predictions = []

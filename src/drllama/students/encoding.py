@@ -26,6 +26,15 @@ class Encoded:
     """Tokens of the context that were cut off."""
 
 
+def by_context(questions: Sequence[Encoded]) -> list[list[int]]:
+    """Return the questions as indices, those that begin with the same context together; each group by its first."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for at, question in enumerate(questions):
+        # A question that doesn't begin with a context has nothing to share: its place keeps it apart.
+        groups.setdefault(question.tokens[: question.split] or (-1, at), []).append(at)
+    return list(groups.values())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfit:
     """A question that doesn't fit the student even with an empty context."""

@@ -21,7 +21,7 @@ from drllama.ids import canonical_json, derive_seed
 from drllama.recipe import Finetune
 from drllama.stats.epochs import chosen_epoch
 from drllama.students.checkpoint import CHECKPOINT, Checkpoint, Story
-from drllama.students.encoding import Encoded
+from drllama.students.encoding import Encoded, by_context
 from drllama.students.passes import Reader, Row
 from drllama.types import Epoch, Label, TrainingRow
 
@@ -51,16 +51,27 @@ class Lesson:
 
     def batches(self, number: int) -> list[list[int]]:
         """Return the batches of one pass (from 1) as indices into the examples; each example stands in one."""
-        order = list(range(len(self.examples)))
+        groups = self._groups()
         shuffler = random.Random(derive_seed(self.seed, "order", number))
-        shuffler.shuffle(order)
+        shuffler.shuffle(groups)
+        for group in groups:
+            shuffler.shuffle(group)
+        order = [index for group in groups for index in group]
+        lengths = {index: max(len(self.examples[one].tokens) for one in group) for group in groups for index in group}
         size, pool = self.settings.batch_size, self.settings.batch_size * _POOL_BATCHES
         batches = []
         for start in range(0, len(order), pool):
-            alike = sorted(order[start : start + pool], key=lambda index: len(self.examples[index].tokens))
+            # Groups stay together: those as long as one another stay in their order.
+            alike = sorted(order[start : start + pool], key=lengths.__getitem__)
             batches += [alike[at : at + size] for at in range(0, len(alike), size)]
         shuffler.shuffle(batches)
         return batches
+
+    def _groups(self) -> list[list[int]]:
+        """Return the examples that are to meet, as indices: each alone, or those about one context."""
+        if self.settings.share_contexts:
+            return by_context(self.examples)
+        return [[index] for index in range(len(self.examples))]
 
     def fingerprint(self) -> str:
         """Return the hash of all that the lesson's updates depend on; the micro batch changes them by rounding only."""
@@ -212,15 +223,11 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
 
     An example weighs 1 in the mean of all batches.
     """
-    parts = [part for example in batch for part in example]
-    on_cpu = reader.model.device.type == "cpu"
-    at_once = lesson.settings.micro_batch_size or (1 if reader.one_by_one and on_cpu else len(parts))
     loss_sum = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
         reader.train()
-        for start in range(0, len(parts), at_once):
-            some = parts[start : start + at_once]
+        for some in _micro_batches(reader, lesson, [part for example in batch for part in example]):
             nats_B = label_nats(reader, [one for one, _ in some], lesson.label_tokens)
             shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
@@ -230,11 +237,25 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
     return loss_sum
 
 
+def _micro_batches(
+    reader: Reader, lesson: Lesson, parts: Sequence[tuple[Encoded, float]]
+) -> list[list[tuple[Encoded, float]]]:
+    """Return what is in memory at once; on a CPU as little as is run together."""
+    groups = [[part] for part in parts]
+    if lesson.settings.share_contexts:
+        groups = [[parts[at] for at in group] for group in by_context([one for one, _ in parts])]
+    if lesson.settings.micro_batch_size is None and reader.one_by_one and reader.model.device.type == "cpu":
+        return groups
+    ordered = [part for group in groups for part in group]
+    size = lesson.settings.micro_batch_size or len(ordered)
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
 def label_nats(reader: Reader, batch: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]) -> torch.Tensor:
     """Return, differentiable, the negative log-likelihood in nats of each question's gold label, [B]."""
     words = [label_tokens[str(question.example.label)] for question in batch]
     rows = [
-        Row(tokens=(*question.tokens, *word[:-1]), context=question.split, shared=0)
+        Row(tokens=(*question.tokens, *word[:-1]), context=question.split, shared=question.split)
         for question, word in zip(batch, words, strict=True)
     ]
     # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
