@@ -125,6 +125,18 @@ def test_every_method_trains_every_family_and_others_load_what_it_leaves(student
         assert_alike(left_padded_scores(model, told), trained, abs=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("name", KINDS)
+def test_students_in_bfloat16_are_trained_too_and_all_weights_in_float32(students, tmp_path, name, family):
+    _, folder = students(family)
+    student = student_of(folder, dtype="bfloat16", frozen_cache=EXACT)
+    adapter = finetune(student, tmp_path, method_of(name, family))
+    trained = scores_of(student)
+    assert {weight.dtype for weight in student._model.parameters() if weight.requires_grad} == {torch.float32}
+    student.wear(adapter)
+    assert_alike(scores_of(student), trained, abs=1e-6)
+
+
 def left_padded_scores(model, told):
     """Return what the model says of one-token labels where all questions stand in one batch, padded on the left."""
     longest = max(len(before) for before, _ in told.values())

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 
 import peft
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 from drllama.errors import RecipeError
@@ -27,7 +27,7 @@ def with_new_adapter(model: Any, method: AnyMethod, encoder: Encoder, *, seed: i
     """
     # Resumed training may score dev before its first update: with dropout still on, it would choose by chance.
     if isinstance(method, Full):
-        return copy.deepcopy(model).float().requires_grad_(True).eval()
+        return _in_float32(model).requires_grad_(True).eval()
     config = _config(model, method, encoder)
     with torch.random.fork_rng(), peft_warnings_off():
         torch.manual_seed(seed)
@@ -64,6 +64,17 @@ def peft_warnings_off() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
         yield
+
+
+def _in_float32(model: Any) -> Any:  # noqa: ANN401
+    if model.dtype == torch.float32:
+        return copy.deepcopy(model)
+    # Not by .float(): what the model works out for itself when it is made, such as Gemma's scale of embeddings, would
+    # stay as rounded as it was, and be another as soon as the saved model is loaded.
+    with torch.random.fork_rng():
+        fresh = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=torch.float32)
+    fresh.load_state_dict(model.state_dict())
+    return fresh.to(model.device)
 
 
 def _config(model: Any, method: Lora | Alora | Prefix | Ia3, encoder: Encoder) -> peft.PeftConfig:  # noqa: ANN401
