@@ -319,6 +319,23 @@ def test_eval_shows_the_whole_id_and_the_table(drllama, finished, folder):
     assert shown.out.startswith(f"{finished.id} on dev of other.yaml, 2 questions\n")
 
 
+def test_a_folder_cells_beside_the_recipe_keeps_each_student_and_runs_over_seeds_are_told(drllama, script, folder):
+    (folder / "cells").mkdir()
+    first = drllama("run", "recipe.yaml", "--set", "seeds=2")
+    assert first.code == 0, first.err
+    assert sorted(path.name.rpartition("-")[0] for path in (folder / "cells").iterdir()) == ["none-seed1", "none-seed2"]
+    assert re.search(r"^mean over seeds +seeds +accuracy", first.out, re.MULTILINE)
+    elsewhere = drllama("run", "recipe.yaml", "--set", "seeds=2", "--store", "elsewhere")
+    assert script.trainings == 2
+    assert "(not on this machine: trained on cpu, 2 threads, 20" in elsewhere.out
+    run = first.out.split()[1].rstrip(":")
+    assert drllama("ask", run, "Is it?", "--arm", "none", "--seed", "2").code == 0
+    assert "arm none has no such seed; there are: 1, 2" in drllama("ask", run, "Is it?", "--seed", "3").err
+    told = drllama("ask", run, "Is it?", "--store", "elsewhere").err
+    assert "was trained elsewhere (cpu, 2 threads, 20" in told
+    assert told.count("\n") == 1
+
+
 def test_ask_answers_with_each_label_s_share(drllama, finished, folder, monkeypatch):
     (folder / "context.txt").write_text("It does.", encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.StringIO("It does."))
