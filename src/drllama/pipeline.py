@@ -11,29 +11,34 @@ from drllama.cell_files import CellFolder
 from drllama.cells import Cells, PlannedCell, Until, choices_of, readings_of
 from drllama.environment import environment
 from drllama.errors import OverlapError, TimeUp
-from drllama.ids import derive_seed, fingerprint
+from drllama.ids import fingerprint
 from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe, as_yaml, resolve
 from drllama.replies import RequestStore
-from drllama.report import leaks_json, report_contents, report_html, report_json, report_markdown
+from drllama.report import (
+    leaks_json,
+    read_published,
+    report_contents,
+    report_html,
+    report_json,
+    report_markdown,
+)
 from drllama.rounds import WeakSpots
-from drllama.stages.arms import Stock, arms_of, arms_on_dev, baseline_of
+from drllama.stages.arms import Stock, arms_of, arms_on_dev
 from drllama.stages.evaluate import evaluate
 from drllama.stages.guard import audit_leaks, refuse_leaks
 from drllama.stages.weigh import weigh
-from drllama.stats import compare_accuracy
 from drllama.steps import Steps
 from drllama.store import Step, Store, ledger_lines
 from drllama.types import (
     Arm,
-    ArmName,
     Audit,
     Cell,
-    Comparison,
     Decision,
     Example,
     LeakAudit,
     Prediction,
+    Published,
     Run,
     Splits,
     Task,
@@ -65,6 +70,7 @@ def run(
     until = Until(progress, limits.max_minutes)
     progress.work("reading the questions")
     splits, task = _questions(recipe)
+    published = read_published(recipe.report.reference) if recipe.report.reference else None
     if recipe.augment:
         teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
     scene = _scene(recipe, splits, task, store, progress)
@@ -94,7 +100,7 @@ def run(
     progress.work("counting and writing the report")
     finished = _counted(scene, untrained, arms, done, run_id=run_id, command=command, taught=taught, leaks=leaks)
     finished = words.told_in(finished, in_words)
-    store.save_run(finished, _files(finished, splits.test, sifted, worst=recipe.report.worst_mistakes))
+    store.save_run(finished, _files(finished, splits.test, sifted, published))
     return finished
 
 
@@ -235,7 +241,8 @@ def _counted(
 ) -> Run:
     """Return the run with all that follows from the answers."""
     recipe, splits, task = scene.recipe, scene.splits, scene.task
-    found, on_dev = weigh(arms, cells, task, recipe), arms_on_dev(cells)
+    found = weigh(arms, cells, task, recipe, bill=taught.bill if taught else ())
+    on_dev = arms_on_dev(cells)
     chosen = max(on_dev, key=lambda arm: on_dev[arm])  # Of equals the first.
     return Run(
         id=run_id,
@@ -263,36 +270,31 @@ def _counted(
         chosen_arm=chosen,
         choices=choices_of(cells, on_dev, chosen, recipe),
         readings=readings_of(untrained, cells),
-        comparisons=_comparisons(arms, cells, recipe),
         summaries=found.summaries,
         effects=found.effects,
         conclusion=found.conclusion,
+        worth=found.worth,
     )
 
 
-def _comparisons(arms: Sequence[Arm], cells: Sequence[Cell], recipe: Recipe) -> tuple[Comparison, ...]:
-    """Return each student against the one of the same seed that was trained on the real rows alone."""
-    by_place = {(cell.arm, cell.seed): cell for cell in cells}
-    by_id = {arm.id: arm for arm in arms}
-    found = []
-    for cell in cells:
-        baseline = baseline_of(by_id[cell.arm].equality, arms)
-        if baseline and by_id[cell.arm].name is not ArmName.NONE and (baseline.id, cell.seed) in by_place:
-            real = by_place[baseline.id, cell.seed].evaluation
-            seed = derive_seed(recipe.seed, "bootstrap", "test")
-            found.append(compare_accuracy(real, cell.evaluation, settings=recipe.evaluate, seed=seed))
-    return tuple(found)
-
-
-def _files(finished: Run, asked: Sequence[Example], sifted: teaching.Sifted | None, *, worst: int) -> Mapping[str, str]:
-    contents = report_contents(finished, {one.id: one for one in asked}, worst=worst)
+def _files(
+    finished: Run, asked: Sequence[Example], sifted: teaching.Sifted | None, published: Published | None
+) -> Mapping[str, str]:
+    recipe = resolve(finished.recipe).recipe
+    contents = report_contents(
+        finished,
+        {one.id: one for one in asked},
+        worst=recipe.report.worst_mistakes,
+        flipped=recipe.report.flipped_questions,
+        published=published,
+    )
     ledger = {"rows.jsonl": ledger_lines(sifted.rows)} if sifted else {}
     return {
         **ledger,
         "report.html": report_html(contents),
         "report.md": report_markdown(contents),
         "report.json": report_json(contents),
-        "recipe.yaml": as_yaml(resolve(finished.recipe).recipe),
+        "recipe.yaml": as_yaml(recipe),
     }
 
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 
 import pytest
 from scipy.stats import binomtest
@@ -11,10 +10,8 @@ from bench import ALL_ARMS, RecordedBench
 from drllama import afterwards, plugins
 from drllama.afterwards import WhichCell
 from drllama.errors import DataError, RecipeError
-from drllama.recipe import Finetune, read_recipe, resolve
-from drllama.report.verdict import effects
+from drllama.recipe import Finetune, resolve
 from drllama.stages.arms import worth_on_dev
-from drllama.stats.comparison import compare_accuracy
 from drllama.stats.significance import mcnemar
 from drllama.types import Epoch, Finetuned
 
@@ -44,7 +41,8 @@ def test_a_run_trains_each_arm_on_the_real_rows_and_its_own_at_the_same_number_o
         "fine-tuned + new questions",
         "fine-tuned + both",
     ]
-    assert [(one.baseline, one.difference.value, one.p_value) for one in run.comparisons] == [("fine-tuned", 0, 1)] * 3
+    effects = [(one.baseline, one.accuracy.estimate.value, one.vote.p_value) for one in run.effects]
+    assert effects == [("fine-tuned", 0, 1)] * 3
     assert bench.store.run(run.id) == run
 
 
@@ -87,13 +85,13 @@ def test_other_replies_train_again_only_the_arms_that_hold_them(bench):
 def test_without_a_section_augment_no_teacher_is_asked(bench):
     bench.write("evaluate: {bootstrap_samples: 100}\n")
     run = bench.run()
-    assert (run.taught, [arm.name for arm in run.arms], run.comparisons) == (None, ["none"], ())
+    assert (run.taught, [arm.name for arm in run.arms], run.effects) == (None, ["none"], ())
     assert not (bench.folder / "runs" / run.id / "rows.jsonl").exists()
 
 
 def test_one_arm_alone_is_no_comparison(bench):
     run = bench.run("augment.arms=[combined]")
-    assert ([arm.name for arm in run.arms], run.comparisons) == (["combined"], ())
+    assert ([arm.name for arm in run.arms], run.effects) == (["combined"], ())
 
 
 def test_a_generated_row_that_is_a_test_question_never_reaches_training(bench):
@@ -159,41 +157,10 @@ def test_the_arm_is_chosen_by_its_mean_on_dev(bench):
     assert choice.among == pytest.approx({"none": -0.3, "rewrite": -0.4, "new": -0.225, "combined": -0.9})
 
 
-def test_gains_and_losses_are_counted_question_by_question(bench):
-    run = bench.run("augment.arms=[none]")
-    majority, tuned = run.evaluations[0], run.evaluations[-1]
-    settings = read_recipe(bench.folder / "recipe.yaml").recipe.evaluate
-    found = compare_accuracy(majority, tuned, settings=settings, seed=1)
-    assert (found.gained, found.lost, found.difference.value) == (8, 0, pytest.approx(8 / 12))
-    assert found.p_value == pytest.approx(2 / 2**8)
-    assert 0 < found.difference.low < 8 / 12 < found.difference.high
-    back = compare_accuracy(tuned, majority, settings=settings, seed=1)
-    assert back.difference.low == pytest.approx(-found.difference.high)
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
-        compare_accuracy(majority, run.taught.audit.teacher, settings=settings, seed=1)
-
-
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (5, 0), (3, 3), (12, 5), (5, 12), (900, 1100), (3000, 2000)])
 def test_mcnemar_agrees_with_scipy_s_binomial_test(gained, lost):
     wanted = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(wanted, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "p_value", "told"),
-    [
-        (0.01, 0.17, 0.064, "the interval lies above 0, but the exact test doesn't exclude chance"),
-        (0.05, 0.17, 0.001, "the interval lies above 0."),
-        (-0.17, -0.05, 0.001, "the interval lies below 0."),
-        (-0.02, 0.17, 0.3, "the interval includes 0, so this run shows no difference"),
-    ],
-)
-def test_an_effect_is_claimed_no_further_than_both_tests_go(bench, low, high, p_value, told):
-    run = bench.run("augment.arms=[none, combined]")
-    (one,) = run.comparisons
-    estimate = replace(one.difference, low=low, high=high)
-    (sentence,) = effects(replace(run, comparisons=(replace(one, difference=estimate, p_value=p_value),)))
-    assert told in sentence
 
 
 def test_a_student_that_stacks_trains_all_arms_and_seeds_at_once(bench):

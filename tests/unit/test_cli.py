@@ -117,9 +117,9 @@ def test_a_run_is_carried_out_and_shown(drllama, script, folder):
     (run,) = Store(folder / "runs").runs()
     lines = shown.out.splitlines()
     assert lines[0] == f"run {run.id}: smollm2-135m on questions (24 train, 6 dev, 12 test)"
-    assert "the weights are those after epoch 1 of 2" in lines
+    assert "student: fine-tuned, best on dev, epoch 1 of 2" in lines
     systems = [line.split()[:2] for line in lines if re.match("majority|prior|untrained|fine-tuned", line)]
-    assert systems == [["majority", "0.333"], ["prior", "0.333"], ["untrained", "0.333"], ["fine-tuned", "1.000"]]
+    assert systems == [["majority", "33.3"], ["untrained", "33.3"], ["fine-tuned", "100.0"]]
     paths = [line.partition(" ")[2].strip() for line in lines if line.startswith(("report:", "adapter:"))]
     assert len(paths) == 2
     assert all((folder / path).exists() for path in paths)

@@ -57,7 +57,10 @@ def origins(resolved):
             "unknown setting 'zzz' (line 3); a recipe has name, seed, seeds, cells, task, data, student, teacher, "
             "allow_hosts, audit, augment, filters, finetune, evaluate, report",
         ),
-        ("report: {zzz: 9}", "unknown setting 'report.zzz' (line 3); report has worst_mistakes"),
+        (
+            "report: {zzz: 9}",
+            "unknown setting 'report.zzz' (line 3); report has worst_mistakes, flipped_questions, reference",
+        ),
     ],
 )
 def test_an_unknown_setting_is_refused_with_its_line_and_the_nearest_name(refusal, text, line):

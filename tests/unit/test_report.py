@@ -5,7 +5,6 @@ After a wanted change of the Markdown report, write its golden file anew and rea
 """
 
 import json
-import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,221 +12,21 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from made_up_run import HOSTILE, LABELS, make_experiment, make_hostile_run, make_run
 
+from drllama.errors import DataError
 from drllama.recipe import Evaluate
-from drllama.report import report_contents, report_html, report_json, report_markdown
-from drllama.stats import evaluate_predictions, majority_predictions, prior_predictions
-from drllama.types import (
-    Arm,
-    ArmName,
-    Cell,
-    Epoch,
-    Equality,
-    Example,
-    Finetuned,
-    LeakAudit,
-    Original,
-    Outcome,
-    Prediction,
-    Ran,
-    Run,
-    StepRecord,
-    StudentCard,
-    Task,
-)
+from drllama.report import read_published, report_contents, report_html, report_json, report_markdown
+from drllama.stats import evaluate_predictions
+from drllama.types import Equality, Finding, Reading
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
-LABELS = ("yes", "no", "maybe")
-HOSTILE = (
-    '<script>alert("1")</script> {{ 7 * 7 }} {% raw %} | a pipe, a "quote", `code` **bold** ![](https://e.example/x.png)'
-    "\n# not a heading\n<img src=x onerror=alert(1)> & 是否有效？ \x1b[31m"
-)
-ANSWERS = [
-    ("yes", (0.80, 0.15, 0.05)),
-    ("yes", (0.55, 0.40, 0.05)),
-    ("yes", (0.30, 0.60, 0.10)),
-    ("no", (0.10, 0.85, 0.05)),
-    ("no", (0.72, 0.20, 0.08)),
-    ("no", (0.46, 0.44, 0.10)),
-    ("maybe", (0.90, 0.05, 0.05)),
-    ("yes", None),
-]
+PUBLISHED = Path(__file__).parents[2] / "experiments" / "paper" / "published.json"
 
 
-def make_example(number, gold, split="test", **fields):
-    settled = {
-        "question": f"Does treatment {number} help?",
-        "context": f"Patients got treatment {number}.\nMost of them recovered.",
-        "label": gold,
-        "split": split,
-        "group": f"{split}{number}",
-        "origin": Original(source="made-up.jsonl", source_id=str(1000 + number)),
-    }
-    return Example(**settled | fields)
-
-
-def make_prediction(example, shares, *, labels=LABELS, truncated_tokens=0):
-    if shares is None:
-        choice, outcome = None, Outcome.FAILED
-    else:
-        choice = labels[shares.index(max(shares))]
-        outcome = Outcome.CORRECT if choice == example.label else Outcome.WRONG
-    return Prediction(
-        example_id=example.id,
-        source_id=example.origin.source_id,
-        gold=example.label,
-        choice=choice,
-        outcome=outcome,
-        scores_nats=None if shares is None else dict(zip(labels, map(math.log, shares), strict=True)),
-        num_tokens=0 if shares is None else 200 + 10 * int(example.origin.source_id) % 90,
-        truncated_tokens=truncated_tokens,
-        note="the question alone has 600 tokens, more than 512" if shares is None else "",
-    )
-
-
-WHEN = "2024-03-01T11:00:00Z"
-TRAINING = StepRecord(stage="finetune", key="d" * 64, folder="finetune/dddddddd", seconds=842.0, finished_at=WHEN)
-
-
-NO_LEAKS = LeakAudit(num_real=8, num_synthetic=0, num_dev=2, num_test=10, counts=(), nearest=(), num_clean=8)
-
-
-def make_cell(evaluation, *, num_examples):
-    return Cell(
-        arm="none",
-        seed=1,
-        fingerprint="f" * 64,
-        finetuned=Finetuned(
-            epochs=(
-                Epoch(number=1, train_loss_nats=0.91, dev_accuracy=0.6, dev_macro_f1=0.5, dev_nll_nats=0.95),
-                Epoch(number=2, train_loss_nats=0.62, dev_accuracy=0.5, dev_macro_f1=0.4, dev_nll_nats=1.02),
-            ),
-            chosen_epoch=1,
-            num_steps=2,
-            num_examples=num_examples,
-            left_out=("1003: 530 tokens without its context, more than 512",),
-            truncated_examples=1,
-            trainable_parameters=460_800,
-        ),
-        synthetic_weight=1.0,
-        on_dev=-0.95,
-        weights_on_dev={},
-        evaluation=evaluation,
-        adapter=TRAINING,
-        scoring=TRAINING,
-        ran=Ran(device="cpu", dtype="float32", processor="a processor", torch="2.12", commit="unknown"),
-    )
-
-
-def make_run(asked=None, answers=ANSWERS, *, labels=LABELS, recipe=None):
-    """A small fixed run, and its questions by id."""
-    asked = asked or [make_example(number, gold) for number, (gold, _) in enumerate(answers)]
-    train = [make_example(number, label, "train") for number, label in enumerate([labels[0]] * 5 + [labels[1]] * 3)]
-    finetuned = [
-        make_prediction(example, shares, labels=labels, truncated_tokens=12 * (number % 3))
-        for number, (example, (_, shares)) in enumerate(zip(asked, answers, strict=True))
-    ]
-    untrained = [make_prediction(example, (0.3, 0.5, 0.2)[: len(labels)], labels=labels) for example in asked]
-    systems = {
-        "majority": majority_predictions(train, asked, labels),
-        "prior": prior_predictions(train, asked, labels),
-        "untrained": untrained,
-        "fine-tuned": finetuned,
-    }
-    evaluations = tuple(
-        evaluate_predictions(
-            predictions,
-            system=system,
-            split="test",
-            labels=labels,
-            settings=Evaluate(bootstrap_samples=200, reliability_bins=5),
-            seed=1,
-        )
-        for system, predictions in systems.items()
-    )
-    run = Run(
-        id="0123456789abcdef",
-        finished_at="2024-03-01T12:00:00Z",
-        command="drllama run recipe.yaml --set finetune.epochs=2",
-        recipe=recipe
-        or {
-            "name": "small-run",
-            "seed": 42,
-            "task": None,
-            "data": {"jsonl": {"path": "made-up.jsonl", "shares": {"dev": 0.1, "test": 0.3}}},
-            "finetune": {"method": {"lora": {"rank": 4, "targets": ["q_proj", "v_proj"]}}, "epochs": 2},
-        },
-        task=Task(
-            name="made-up questions",
-            instruction="Answer yes, no or maybe.",
-            labels=labels,
-            verbalizers={label: label for label in labels},
-        ),
-        environment={"python": "3.11.0", "platform": "Linux x86_64"},
-        student=StudentCard(
-            model="smollm2-135m",
-            weights_sha256="a" * 64,
-            tokenizer_sha256="b" * 64,
-            num_parameters=134_515_008,
-            device="cpu",
-            dtype="float32",
-        ),
-        split_sizes={"train": len(train), "dev": 2, "test": len(asked)},
-        steps=(
-            StepRecord(stage="prepare", key="c" * 64, folder="prepare/cccccccc", seconds=1.25, finished_at=WHEN),
-            TRAINING,
-            StepRecord(stage="evaluate", key="e" * 64, folder="evaluate/eeeeeeee", seconds=7384.0, finished_at=WHEN),
-        ),
-        taught=None,
-        leaks=NO_LEAKS,
-        baselines=evaluations[:-1],
-        arms=(
-            Arm(
-                id="none",
-                name=ArmName.NONE,
-                dose=1.0,
-                equality=Equality.UPDATES,
-                system="fine-tuned",
-                num_real=len(train),
-                num_extra=0,
-            ),
-        ),
-        cells=(make_cell(evaluations[-1], num_examples=len(train)),),
-        num_unfinished=0,
-        chosen_arm="none",
-        choices=(),
-        readings=(),
-        comparisons=(),
-    )
-    return run, {example.id: example for example in asked}
-
-
-def make_hostile_run():
-    """Every text that a user could have written is hostile."""
-    labels = ("yes|<b>", "不能确定", "*maybe*")
-    asked = [
-        make_example(
-            number,
-            labels[number % 2],
-            question=f"{number} {HOSTILE}",
-            context=HOSTILE,
-            options=(HOSTILE, "b", "c"),
-            origin=Original(source=HOSTILE, source_id=f"{1000 + number}"),
-        )
-        for number in range(3)
-    ]
-    answers = [(example.label, shares) for example, shares in zip(asked, [(0.2, 0.7, 0.1)] * 2 + [None], strict=True)]
-    run, questions = make_run(asked, answers, labels=labels, recipe={"name": "x", "data": {"jsonl": {"path": HOSTILE}}})
-    cell = replace(run.cells[0], finetuned=replace(run.cells[0].finetuned, left_out=(HOSTILE,)))
-    student = replace(run.student, model=HOSTILE)
-    # A lone surrogate is what Python makes of a file name's byte that isn't UTF-8.
-    command, environment = f"{HOSTILE} \udcff", {HOSTILE: f"{HOSTILE} \udcff"}
-    return replace(run, cells=(cell,), student=student, command=command, environment=environment), questions
-
-
-def contents(run_and_questions=None, worst=10):
+def contents(run_and_questions=None, worst=10, flipped=5):
     run, questions = run_and_questions or make_run()
-    return report_contents(run, questions, worst=worst)
+    return report_contents(run, questions, worst=worst, flipped=flipped)
 
 
 def system_run(golds_and_choices):
@@ -281,17 +80,20 @@ def test_the_same_run_gives_the_same_bytes():
 
 def test_the_summary_names_what_was_trained_and_what_it_must_beat():
     assert contents().summary == (
-        "After fine-tuning smollm2-135m on 8 questions, accuracy on 8 test questions is 0.375 [0.137, 0.694]; "
-        "always answering 'yes' gives 0.500 [0.215, 0.785]; the untrained student 0.375 [0.137, 0.694]."
+        "After fine-tuning smollm2-135m on 8 questions, accuracy on 8 test questions is 37.5 % [13.7, 69.4]; "
+        "always answering 'yes' gives 50.0 % [21.5, 78.5]; the untrained student 37.5 % [13.7, 69.4]."
     )
 
 
 @pytest.mark.parametrize(
     ("golds_and_choices", "sentence"),
     [
-        ([("yes", "yes"), ("no", "no")] * 10, "The interval includes the majority baseline: this run does not show"),
-        ([("yes", "yes"), ("no", "no"), ("no", "no")] * 20, "lies above the majority baseline"),
-        ([("yes", "no"), ("yes", "maybe"), ("no", "no")] * 20, "lies below the majority baseline"),
+        (
+            [("yes", "yes"), ("no", "no")] * 10,
+            "the student's interval includes it.",
+        ),
+        ([("yes", "yes"), ("no", "no"), ("no", "no")] * 20, "the student's whole interval lies above it."),
+        ([("yes", "no"), ("yes", "maybe"), ("no", "no")] * 20, "the student's whole interval lies below it."),
     ],
 )
 def test_the_verdict_says_how_the_interval_lies_to_the_majority(golds_and_choices, sentence):
@@ -300,7 +102,7 @@ def test_the_verdict_says_how_the_interval_lies_to_the_majority(golds_and_choice
     made = contents(system_run(golds_and_choices))
     assert sentence in made.verdict
     assert sentence in report_markdown(made)
-    assert sentence in Page(report_html(made)).text
+    assert made.verdict in Page(report_html(made)).text
 
 
 def test_a_student_that_always_says_the_same_is_told_on():
@@ -317,23 +119,23 @@ def test_a_run_on_demonstration_data_is_marked():
 
 
 def test_the_surest_mistakes_come_first_and_no_more_than_asked():
-    made = contents(worst=3)
+    made = contents(worst=3).student
     sureness = [mistake.probabilities[mistake.choice] for mistake in made.mistakes]
     assert sureness == pytest.approx([0.90, 0.72, 0.60])
     assert made.num_wrong == 4
-    assert contents(worst=0).mistakes == ()
-    assert len(contents(worst=100).mistakes) == 4
-    assert all(mistake.choice != mistake.gold for mistake in contents(worst=100).mistakes)
+    assert contents(worst=0).student.mistakes == ()
+    assert len(contents(worst=100).student.mistakes) == 4
+    assert all(mistake.choice != mistake.gold for mistake in contents(worst=100).student.mistakes)
 
 
 def test_cut_contexts_are_counted():
-    truncation = contents().truncation
+    truncation = contents().student.truncation
     assert (truncation.num_truncated, truncation.num_questions) == (5, 8)
     assert (truncation.median_cut_tokens, truncation.max_cut_tokens) == (12, 24)
 
 
 def test_questions_without_an_answer_are_told_with_the_reason():
-    (silent,) = contents().silent
+    (silent,) = contents().student.silent
     assert (silent.outcome, silent.num_questions) == ("failed", 1)
     assert "more than 512" in report_markdown(contents())
     assert "1 question of 8 got no answer" in Page(report_html(contents())).text
@@ -342,7 +144,7 @@ def test_questions_without_an_answer_are_told_with_the_reason():
 def test_json_holds_every_number_unrounded():
     run, questions = make_run()
     stored = json.loads(report_json(contents((run, questions))))
-    assert stored["format"] == 2
+    assert stored["format"] == 3
     for evaluation, system in zip(run.evaluations, stored["systems"], strict=True):
         assert sum(system["counts"].values()) == system["num_questions"] == len(evaluation.predictions)
         assert {name: metric["value"] for name, metric in system["metrics"].items()} == {
@@ -361,12 +163,12 @@ def test_html_shows_what_markdown_shows():
     for expected in ["smollm2-135m", "460,800", "14 min 02 s", "2 h 03 min", made.command, "a" * 64, "chosen"]:
         assert expected in text
         assert expected in report_markdown(made)
-    for mistake in made.mistakes:
+    for mistake in made.student.mistakes:
         assert mistake.question in text
         assert mistake.question in report_markdown(made)
 
 
-@pytest.mark.parametrize("run", [make_run, make_hostile_run])
+@pytest.mark.parametrize("run", [make_run, make_hostile_run, make_experiment])
 def test_html_loads_nothing_runs_nothing_and_is_well_formed(run):
     page = Page(report_html(contents(run())))
     assert {"script", "link", "img", "iframe", "object", "a", "image", "use"}.isdisjoint(page.tags)
@@ -379,10 +181,10 @@ def test_html_loads_nothing_runs_nothing_and_is_well_formed(run):
     assert "None" not in page.text
 
 
-@pytest.mark.parametrize("run", [make_run, make_hostile_run])
+@pytest.mark.parametrize("run", [make_run, make_hostile_run, make_experiment])
 def test_pictures_are_well_formed_xml(run):
     pictures = re.findall(r"<svg.*?</svg>", report_html(contents(run())), re.DOTALL)
-    assert len(pictures) == 3
+    assert len(pictures) >= 3
     for picture in pictures:
         ElementTree.fromstring(picture)
 
@@ -409,7 +211,7 @@ def test_hostile_text_stays_text_in_markdown():
 
 def test_json_of_hostile_text_can_be_written_and_read():
     stored = json.loads(report_json(contents(make_hostile_run())).encode("utf-8"))
-    assert stored["mistakes"][0]["context"].startswith("<script>")
+    assert stored["student"]["mistakes"][0]["context"].startswith("<script>")
 
 
 def test_a_student_without_probabilities_is_reported_too():
@@ -421,13 +223,13 @@ def test_a_student_without_probabilities_is_reported_too():
     made = contents((replace(run, cells=(replace(run.cells[0], evaluation=evaluation),)), questions))
     assert "gave no probabilities" in Page(report_html(made)).text
     assert "gave no probabilities" in report_markdown(made)
-    assert all(mistake.probabilities == {} for mistake in made.mistakes)
+    assert all(mistake.probabilities == {} for mistake in made.student.mistakes)
 
 
 def test_a_run_without_baselines_claims_nothing_about_them():
     run, questions = make_run()
     made = contents((replace(run, baselines=()), questions))
-    assert made.verdict == ""
+    assert made.verdict == made.summary
     assert "always answering" not in report_markdown(made)
     assert "majority" not in Page(report_html(made)).text
 
@@ -437,6 +239,147 @@ def test_a_report_needs_one_split():
     other = replace(run.evaluations[0], split="dev")
     with pytest.raises(ValueError, match="evaluations of dev, test"):
         contents((replace(run, baselines=(other, *run.baselines[1:])), questions))
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """Three seeds: new questions help, rewrites don't."""
+    return make_experiment(num_items=300, doses=(0.5, 1.0), equal=(Equality.UPDATES, Equality.EPOCHS))
+
+
+def test_the_verdict_stands_first_and_its_number_beside_it(experiment):
+    run, _ = experiment
+    made = contents(experiment)
+    page, text = report_html(made), report_markdown(made)
+    assert made.finding is Finding.HELPS
+    assert made.verdict == run.conclusion.sentence
+    assert page.index("Generated data helps") < page.index("<h2>")
+    assert text.splitlines()[2] == f"**{made.verdict}**"
+    effect = next(one for one in run.effects if one.arm == "fine-tuned + new questions")
+    assert f"{100 * effect.accuracy.estimate.value:+.1f} points" in Page(page).text
+    assert made.flips.arm == "fine-tuned + new questions"
+
+
+def test_every_arm_is_told_with_its_interval_and_its_seeds_in_all_three_forms(experiment):
+    made = contents(experiment)
+    page, text = Page(report_html(made)).text, report_markdown(made)
+    stored = {arm["name"]: arm for arm in json.loads(report_json(made))["arms"]}
+    assert len(made.arms) == len(stored) == 12
+    for arm in made.arms:
+        found = arm.summary.metrics["accuracy"]
+        told = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+        assert told in page
+        assert told in text
+        for share in arm.summary.by_seed["accuracy"]:
+            assert f" {100 * share:.1f} |" in text
+        assert stored[arm.name]["summary"]["by_seed"]["accuracy"] == list(arm.summary.by_seed["accuracy"])
+        for effect in arm.effects:
+            assert f"{effect.baseline} | {effect.accuracy.estimate.value * 100:+.1f} [" in text
+
+
+def test_the_effect_plot_has_a_mark_for_each_baseline_and_a_dot_for_each_seed():
+    made = contents(make_experiment())
+    (plot,) = [one for one in re.findall(r"<svg.*?</svg>", report_html(made), re.DOTALL) if "effects-title" in one]
+    num_marks = sum(len(arm.effects) for arm in made.arms)
+    assert num_marks == 5
+    assert plot.count('class="whisker"') == num_marks
+    assert plot.count('class="seed"') == num_marks * 3
+    assert "<desc" in plot
+
+
+def test_questions_that_change_sides_come_with_the_answers_of_all_arms(experiment):
+    made = contents(experiment, flipped=4)
+    flips = made.flips
+    changes = [one.num_right - one.num_right_before for one in flips.items]
+    assert [change > 0 for change in changes] == [True, False, True, False]
+    assert changes[0] == 3
+    for one in flips.items:
+        by_arm = {answer.arm: answer.choices for answer in one.answers}
+        assert by_arm[flips.arm].count(one.gold) == one.num_right
+        assert by_arm[flips.baseline].count(one.gold) == one.num_right_before
+        assert "fine-tuned + copies" in by_arm
+        assert one.question in report_markdown(made)
+    assert flips.num_gained > flips.num_lost > 2
+
+
+def test_costs_are_told_with_a_price_of_a_point_and_stay_unknown_if_one_is():
+    made = contents(make_experiment(num_items=300))
+    assert "The teacher cost $0.38" in Page(report_html(made)).text
+    cost = next(one for one in made.worth.costs if one.arm == made.flips.arm)
+    assert cost.usd == pytest.approx(0.2)  # 50 audits and 450 new questions; rewrites aren't its
+    assert cost.per_point.value == pytest.approx(cost.usd / (100 * gain_of(made)))
+    run, questions = make_experiment()
+    bill = (replace(run.taught.bill[0], num_unpriced=1), *run.taught.bill[1:])
+    unknown = contents((replace(run, taught=replace(run.taught, bill=bill)), questions))
+    assert "The teacher cost unknown" in Page(report_html(unknown)).text
+
+
+def gain_of(made):
+    line = next(arm for arm in made.arms if arm.name == made.flips.arm)
+    return line.effects[0].accuracy.estimate.value
+
+
+def test_where_students_ran_is_told(experiment):
+    made = contents(experiment)
+    assert [one.device for one in made.machines] == ["cpu", "cuda, a large one"]
+    assert {(one.system[-1], one.machine, one.brought) for one in made.cells} == {
+        ("1", 1, False),
+        ("2", 1, False),
+        ("3", 2, True),
+    }
+    assert any("weren't trained in this sitting" in note for note in made.notes)
+
+
+def test_a_second_reading_of_the_test_questions_is_told():
+    run, questions = make_experiment()
+    assert "once by each of 12 systems; all 1 choices were made on dev" in report_markdown(contents((run, questions)))
+    again = Reading(system="untrained", step="0" * 64, at="2024-03-01T12:00:00Z", num_questions=120)
+    twice = replace(run, readings=(*run.readings, again, again))
+    assert "more than once by untrained" in report_markdown(contents((twice, questions)))
+
+
+def test_one_seed_finds_nothing_and_says_so():
+    made = contents(make_experiment(num_seeds=1))
+    assert made.finding is Finding.NO_EVIDENCE
+    assert made.verdict in Page(report_html(made)).text
+    assert any("one seed" in note for note in made.notes)
+
+
+def test_published_results_are_drawn_and_told_with_their_source():
+    run, questions = make_experiment()
+    published = read_published(PUBLISHED)
+    made = report_contents(run, questions, worst=0, flipped=0, published=published)
+    by_arm = {arm.name: arm.published for arm in made.arms}
+    assert {row.arm for row in by_arm["fine-tuned + rewrites"]} == {"rewrite"}
+    assert by_arm["fine-tuned + copies"] == ()
+    assert max(row.accuracy for row in published.rows) == 0.754
+    assert report_html(made).count('class="published"') == sum(map(len, by_arm.values())) + 1  # and the key
+    assert "arXiv 2305.07804" in Page(report_html(made)).text
+    assert "arXiv 2305.07804" in report_markdown(made)
+    assert any("had other questions" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no file of published results"),
+        ('{"format": 9, "unit": "percent"}', "format 9"),
+        (
+            '{"format": 1, "unit": "percent", "paper": "P", "split": "s", "seeds": 1, "note": "", '
+            '"rows": [{"accuracy": 1, "macro_f1": 2}]}',
+            "rows.0.student",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_published_results_is_refused_in_one_line(tmp_path, text, said):
+    path = tmp_path / "published.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=said) as refused:
+        read_published(path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(DataError, match=r"report\.reference"):
+        read_published(tmp_path / "none.json")
 
 
 if __name__ == "__main__":

@@ -128,7 +128,6 @@ def make_run(run_id, *, finished_at="2025-01-01T00:00:00+00:00"):
         chosen_arm="none",
         choices=(Choice(what="arm", split="dev", by="nll", among={"none": -0.5}, chosen="none"),),
         readings=(Reading(system="fine-tuned", step="k", at="2025-01-01T00:00:00+00:00", num_questions=2),),
-        comparisons=(),
     )
 
 

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from drllama.report import over_seeds_text, point_note, sweep_told, value_shown
+from drllama.report import over_seeds_text, p_text, percent_text, point_note, points_text, sweep_told, value_shown
 from drllama.report.written import WrittenLine, written_lines
 from drllama.text import num_columns
-from drllama.types import Cell, Comparison, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
+from drllama.types import Cell, Effect, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -34,26 +34,21 @@ def evaluation_table(evaluations: Sequence[Evaluation]) -> str:
     """Return the systems with their metrics and intervals, and a line for questions without an answer."""
     shown = [(key, name) for key, name in _METRICS if any(key in one.metrics for one in evaluations)]
     rows = [[one.system, *(_estimate(one.metrics.get(key)) for key, _ in shown)] for one in evaluations]
-    lines = [table(["system", *(name for _, name in shown)], rows)]
-    for one in evaluations:
-        silent = one.counts[Outcome.FAILED] + one.counts[Outcome.UNPARSED]
-        if silent:
-            lines.append(f"{one.system}: {silent} of {len(one.predictions)} questions got no answer and count as wrong")
-    return "\n".join(lines)
+    return "\n".join([table(["system", *(name for _, name in shown)], rows), *silent_lines(evaluations)])
 
 
-def comparison_line(found: Comparison) -> str:
-    """Return what one system changed against another, on one line."""
-    difference = found.difference
-    return (
-        f"{found.other} against {found.baseline}: {found.metric} {difference.value:+.3f} "
-        f"[{difference.low:+.3f}, {difference.high:+.3f}], {found.gained} questions gained, {found.lost} lost, "
-        f"McNemar p = {found.p_value:.2g}"
-    )
+def silent_lines(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return a line for each system that left questions without an answer."""
+    silent = [(one, one.counts[Outcome.FAILED] + one.counts[Outcome.UNPARSED]) for one in evaluations]
+    return [
+        f"{one.system}: {number} of {len(one.predictions)} questions got no answer and count as wrong"
+        for one, number in silent
+        if number
+    ]
 
 
 def run_summary(run: Run, store: Path) -> str:
-    """Return what a finished run found, in a few lines, with the paths of its report and its adapter."""
+    """Return what a finished run found, the verdict first, with the paths of its report and its adapter."""
     cell = run.cell()
     sizes = ", ".join(f"{size} {name}" for name, size in run.split_sizes.items())
     taught = []
@@ -63,30 +58,49 @@ def run_summary(run: Run, store: Path) -> str:
             *rounds_lines(run.taught),
             f"its rows: {funnel_line(run.taught.funnel)}",
         ]
-    epochs = [
-        f"the weights are those after epoch {one.finetuned.chosen_epoch} of {len(one.finetuned.epochs)}"
-        + (f" ({one.evaluation.system})" if len(run.cells) > 1 else "")
-        for one in run.cells
-    ]
     written = written_lines(run)
-    best = [f"best on dev: {run.arm().system}"] if len(run.arms) > 1 else []
     left = [f"{run.num_unfinished} students are still to be trained; the same command goes on"]
     return "\n".join(
         [
             f"run {run.id}: {run.student.model} on {run.task.name} ({sizes})",
             *taught,
-            *epochs,
             "",
-            evaluation_table(run.evaluations),
+            *([run.conclusion.sentence, ""] if run.conclusion else []),
+            arms_table(run) if run.summaries else evaluation_table(run.evaluations),
+            *(silent_lines(run.evaluations) if run.summaries else []),
             "",
             *([written_table(written), ""] if written else []),
-            *(over_seeds(run) if is_over_seeds(run) else map(comparison_line, run.comparisons)),
-            *best,
             *(left if run.num_unfinished else []),
+            f"student: {cell.evaluation.system}, best on dev, epoch {cell.finetuned.chosen_epoch} of "
+            f"{len(cell.finetuned.epochs)}",
             f"report:  {store / run.id / 'report.html'}",
             f"adapter: {store / cell.adapter.folder / 'adapter'}" + _where_trained(cell, store),
         ]
     )
+
+
+def arms_table(run: Run) -> str:
+    """Return what baselines and arms come to, and the arms' changes, a line for each that they are held against."""
+    rows = [
+        [one.system, *(percent_text(one.metrics[name]) for name in ("accuracy", "macro_f1")), "", "", ""]
+        for one in run.baselines
+        if one.system != "prior"  # Its answers are the majority's.
+    ]
+    for one in run.summaries:
+        best = " (best on dev)" if len(run.arms) > 1 and run.arm().system == one.arm else ""
+        shown = [one.arm + best, percent_text(one.metrics["accuracy"]), percent_text(one.metrics["macro_f1"])]
+        effects = [effect for effect in run.effects if effect.arm == one.arm]
+        rows += [[*shown, *effect_cells(effects[0])] if effects else [*shown, "", "", ""]]
+        rows += [["", "", "", *effect_cells(effect)] for effect in effects[1:]]
+    seeds = len(run.summaries[0].seeds)
+    told = f"mean of {seeds} seeds" if seeds > 1 else "trained on"
+    header = [told, "accuracy, %", "macro-F1, %", "change in accuracy, points", "p", "against"]
+    return table(header if run.effects else header[:3], [row if run.effects else row[:3] for row in rows])
+
+
+def effect_cells(effect: Effect) -> list[str]:
+    """Return the change in accuracy, its p-value after Holm, and against whom."""
+    return [points_text(effect.accuracy.estimate), p_text(effect.accuracy.p_adjusted), effect.baseline]
 
 
 def sweep_summary(sweep: Sweep, folder: Path) -> str:
@@ -111,26 +125,6 @@ def sweep_summary(sweep: Sweep, folder: Path) -> str:
             f"run the best: {sweep.run_best}",
         ]
     )
-
-
-def is_over_seeds(run: Run) -> bool:
-    """Return whether all arms have several seeds."""
-    return bool(run.summaries) and len(run.summaries[0].seeds) > 1
-
-
-def over_seeds(run: Run) -> list[str]:
-    """Return what the arms come to over the seeds, what they change, and what may be said."""
-    shown = [("accuracy", "accuracy"), ("macro_f1", "macro-F1")]
-    rows = [[one.arm, str(len(one.seeds)), *(_estimate(one.metrics[key]) for key, _ in shown)] for one in run.summaries]
-    lines = [table(["mean over seeds", "seeds", *(name for _, name in shown)], rows), ""]
-    for one in run.effects:
-        estimate, gained = one.accuracy.estimate, one.vote
-        lines.append(
-            f"{one.arm} against {one.baseline}: accuracy {estimate.value:+.3f} [{estimate.low:+.3f}, "
-            f"{estimate.high:+.3f}], p = {one.accuracy.p_adjusted:.2g} after Holm; by the seeds' vote {gained.gained} "
-            f"questions gained, {gained.lost} lost, McNemar p = {gained.p_adjusted:.2g} after Holm"
-        )
-    return [*lines, *([run.conclusion.sentence] if run.conclusion else [])]
 
 
 def written_table(lines: Sequence[WrittenLine]) -> str:

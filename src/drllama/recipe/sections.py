@@ -117,6 +117,10 @@ class Report(Section):
 
     worst_mistakes: Whole = Field(10, ge=0)
     """How many of the surest wrong answers are shown with their text."""
+    flipped_questions: Whole = Field(10, ge=0)
+    """How many questions that change sides between two arms are shown with their text."""
+    reference: Path | None = None
+    """A file of published results to draw beside ours, such as experiments/paper/published.json."""
 
 
 class Recipe(Section):

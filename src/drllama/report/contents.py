@@ -1,39 +1,133 @@
-"""What a report shows, gathered once from a run and free of any layout."""
+"""What a report shows, free of any layout; ``gathering`` fills it from a run, ``comparing`` from several."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import exp
-from statistics import median
+from enum import StrEnum
 
-from drllama.ids import canonical_json
-from drllama.report.verdict import effects, notes, summary, verdict
-from drllama.report.written import WrittenLine, written_lines
+from drllama.report.written import WrittenLine
 from drllama.types import (
-    Arm,
-    ArmName,
-    Cell,
+    ArmSummary,
+    Choice,
     ClassScores,
-    Comparison,
+    Conclusion,
     Diversity,
     DropCount,
+    Effect,
     Epoch,
+    Equality,
     Estimate,
-    Evaluation,
-    Example,
-    Finetuned,
+    Finding,
     FunnelStep,
     Label,
     LeakAudit,
-    Outcome,
-    Prediction,
+    Published,
+    PublishedRow,
+    Ran,
+    Reading,
     ReliabilityBin,
     Round,
-    Run,
+    Spent,
     SplitName,
     StepRecord,
     StudentCard,
+    Worth,
 )
+
+
+class Role(StrEnum):
+    """What an arm is there for."""
+
+    BASELINE = "baseline"
+    """It has the real rows alone, or it is the one that others are held against."""
+    GENERATED = "generated"
+    """It has rows of the teacher's."""
+    CONTROL = "control"
+    """It has as many rows that no teacher wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmLine:
+    """One arm: what it was trained on, what it comes to, and what it changes."""
+
+    id: str
+    name: str
+    role: Role
+    dose: float
+    """The share of the teacher's rows that it takes."""
+    equality: Equality
+    num_real: int
+    num_extra: int
+    """The teacher's, or a control's copies or edits."""
+    num_updates: int
+    on_dev: float
+    """The mean over its students of what dev came to, by what chooses epochs; more is better."""
+    is_chosen: bool
+    """Best on dev of all arms."""
+    summary: ArmSummary | None
+    """None: no seed is finished in all arms."""
+    effects: tuple[Effect, ...]
+    """Against each arm that it is held against, the first of them the one without other rows."""
+    finding: Finding | None
+    """What may be said of it; None: the verdict isn't about it."""
+    published: tuple[PublishedRow, ...] = ()
+    """Somebody else's results with an arm like it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmAnswer:
+    """What the students of one arm answered to one question."""
+
+    arm: str
+    choices: tuple[Label | None, ...]
+    """Seed by seed; None: no answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlippedItem:
+    """A question that one arm gets right in more seeds, or fewer, than another."""
+
+    example_id: str
+    source_id: str
+    question: str
+    context: str
+    """Empty, as the question is, where the questions could not be read any more."""
+    gold: Label
+    num_right: int
+    """Seeds in which the arm is right."""
+    num_right_before: int
+    """Seeds in which the baseline is."""
+    answers: tuple[ArmAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flips:
+    """Questions that change sides between two arms."""
+
+    arm: str
+    baseline: str
+    num_gained: int
+    """That the arm gets right in more seeds."""
+    num_lost: int
+    """That it gets right in fewer seeds."""
+    items: tuple[FlippedItem, ...]
+    """Those that change most, gained and lost by turns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellLine:
+    """One student: where it was trained and how long it took."""
+
+    system: str
+    chosen_epoch: int
+    num_epochs: int
+    on_dev: float
+    accuracy: Estimate
+    train_seconds: float
+    score_seconds: float
+    finished_at: str
+    brought: bool
+    """Taken from a file that an earlier sitting or another machine left."""
+    machine: int
+    """Its place among the machines, from 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,25 +199,8 @@ class SettingValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArmLine:
-    """One student: what it was trained on, how it did on dev, and how it differs on the questions asked."""
-
-    system: str
-    num_real: int
-    num_extra: int
-    """The teacher's, or a control's copies or edits."""
-    num_steps: int
-    chosen: Epoch
-    """The epoch whose weights were kept."""
-    is_chosen: bool
-    """Best on dev of all arms."""
-    against_real: Comparison | None
-    """Against the arm without generated rows; None: it is that arm, or there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherLine:
-    """Who wrote the generated rows, and whether it knows the domain."""
+class TeacherPart:
+    """Who wrote the generated rows, whether it knows the domain, and what it took."""
 
     model: str
     endpoint: str
@@ -132,6 +209,7 @@ class TeacherLine:
     systems: tuple[System, ...]
     """Majority, the untrained student where it was asked, and the teacher, on dev."""
     num_requests: int
+    bill: tuple[Spent, ...]
     candidates: dict[str, int]
     """By method."""
     num_spare: int
@@ -149,32 +227,10 @@ class TeacherLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ReportContents:
-    """Everything that a report shows, top to bottom."""
+class StudentPart:
+    """The student that is best on dev, in detail."""
 
-    name: str
-    run_id: str
-    finished_at: str
-    summary: str
-    verdict: str
-    """How the fine-tuned student stands to the majority baseline; empty where there is none."""
-    effects: tuple[str, ...]
-    """What the generated rows changed, a sentence for each arm that has some."""
-    notes: tuple[str, ...]
-    """What a reader must know before quoting a number."""
-    task: str
-    instruction: str
-    labels: tuple[Label, ...]
-    split: SplitName
-    systems: tuple[System, ...]
-    finetuned: System
-    """The one of ``systems`` that the rest of the report is about: of several arms the one that was best on dev."""
-    arms: tuple[ArmLine, ...]
-    written: tuple[WrittenLine, ...]
-    """How written answers are read; empty where none were asked for."""
-    leaks: LeakAudit
-    teacher: TeacherLine | None
-    """None: no generated rows were asked for."""
+    system: System
     epochs: tuple[Epoch, ...]
     chosen_epoch: int
     num_steps: int
@@ -184,208 +240,57 @@ class ReportContents:
     num_wrong: int
     mistakes: tuple[Mistake, ...]
     """The surest wrong answers, surest first."""
-    student: StudentCard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportContents:
+    """Everything that a report shows, top to bottom."""
+
+    name: str
+    run_id: str
+    finished_at: str
+    """UTC, ISO 8601."""
+    verdict: str
+    finding: Finding | None
+    """None: the verdict isn't about generated rows."""
+    summary: str
+    """What the student that is best on dev comes to, in one sentence."""
+    notes: tuple[str, ...]
+    """What a reader must know before quoting a number."""
+    arms: tuple[ArmLine, ...]
+    conclusion: Conclusion | None
+    worth: Worth | None
+    """What doses, ingredients and money bring, and what could have been seen; None: nothing is finished in all arms."""
+    majority: float | None
+    """Accuracy of always giving the most frequent training label; None where nobody asked."""
+    published: Published | None
+    """Whose results stand beside the arms'."""
+    flips: Flips | None
+    """None: there are no two arms to compare."""
+    teacher: TeacherPart | None
+    """None: no generated rows were asked for."""
+    leaks: LeakAudit
+    choices: tuple[Choice, ...]
+    """All that was chosen after looking at answers."""
+    readings: tuple[Reading, ...]
+    """All that read the test questions."""
+    cells: tuple[CellLine, ...]
+    num_unfinished: int
+    machines: tuple[Ran, ...]
+    """Where students were trained."""
+    systems: tuple[System, ...]
+    """All that answered the questions."""
+    student: StudentPart
+    written: tuple[WrittenLine, ...]
+    """How written answers are read; empty where none were asked for."""
+    task: str
+    instruction: str
+    labels: tuple[Label, ...]
+    split: SplitName
     split_sizes: dict[SplitName, int]
+    card: StudentCard
     settings: tuple[SettingValue, ...]
     environment: dict[str, str]
     steps: tuple[StepRecord, ...]
     command: str
-
-
-def report_contents(run: Run, asked: Mapping[str, Example], *, worst: int) -> ReportContents:
-    """Return what a report of this run shows, with the text of so many of the surest mistakes.
-
-    ``asked`` holds the scored questions by example id.
-
-    Raises:
-        ValueError: the run has evaluations of different splits.
-    """
-    cell = run.cell()
-    finetuned, training = _finetuned(run, cell), cell.finetuned
-    wrong = [prediction for prediction in finetuned.predictions if prediction.outcome is Outcome.WRONG]
-    wrong.sort(key=lambda prediction: (-_confidence(prediction, finetuned.labels), prediction.example_id))
-    systems = tuple(_system(run, evaluation) for evaluation in run.evaluations)
-    return ReportContents(
-        name=str(run.recipe["name"]),
-        run_id=run.id,
-        finished_at=run.finished_at,
-        summary=summary(run, finetuned),
-        verdict=verdict(run, finetuned),
-        effects=effects(run),
-        notes=notes(run, finetuned),
-        task=run.task.name,
-        instruction=run.task.instruction,
-        labels=finetuned.labels,
-        split=finetuned.split,
-        systems=systems,
-        finetuned=systems[run.evaluations.index(finetuned)],
-        arms=tuple(_arm_line(run, one) for one in run.cells),
-        written=written_lines(run),
-        leaks=run.leaks,
-        teacher=_teacher_line(run),
-        epochs=training.epochs,
-        chosen_epoch=training.chosen_epoch,
-        num_steps=training.num_steps,
-        trainable_parameters=training.trainable_parameters,
-        truncation=_truncation(training, finetuned),
-        silent=_silent(finetuned),
-        num_wrong=len(wrong),
-        mistakes=tuple(_mistake(prediction, asked, finetuned.labels) for prediction in wrong[:worst]),
-        student=run.student,
-        split_sizes=dict(run.split_sizes),
-        settings=tuple(SettingValue(path=path, value=value) for path, value in _flat(run.recipe)),
-        environment=dict(run.environment),
-        steps=run.steps,
-        command=run.command,
-    )
-
-
-def _finetuned(run: Run, cell: Cell) -> Evaluation:
-    if len(splits := {evaluation.split for evaluation in run.evaluations}) > 1:
-        raise ValueError(
-            f"report: evaluations of {', '.join(sorted(splits))}; one table can't compare different splits"
-        )
-    return cell.evaluation
-
-
-def _arm_line(run: Run, cell: Cell) -> ArmLine:
-    arm, system = run.arm(cell.arm), cell.evaluation.system
-    return ArmLine(
-        system=system,
-        num_real=arm.num_real,
-        num_extra=arm.num_extra,
-        num_steps=cell.finetuned.num_steps,
-        chosen=cell.finetuned.epochs[cell.finetuned.chosen_epoch - 1],
-        is_chosen=arm.id == run.chosen_arm,
-        against_real=next((one for one in run.comparisons if one.other == system), None),
-    )
-
-
-def _teacher_line(run: Run) -> TeacherLine | None:
-    if run.taught is None:
-        return None
-    audit = run.taught.audit
-    asked = [audit.majority, *([audit.student] if audit.student else []), audit.teacher]
-    return TeacherLine(
-        model=run.taught.model,
-        endpoint=run.taught.endpoint,
-        verdict=audit.verdict,
-        systems=tuple(_system(run, one) for one in asked),
-        num_requests=run.taught.num_requests,
-        candidates=dict(run.taught.candidates),
-        num_spare=run.taught.num_spare,
-        num_unparsed=run.taught.num_unparsed,
-        num_failed=run.taught.num_failed,
-        num_short=run.taught.num_short,
-        methods=tuple(run.taught.funnel[0].counts),
-        rounds=run.taught.rounds,
-        funnel=run.taught.funnel,
-        drops=run.taught.drops,
-        diversity=run.taught.diversity,
-    )
-
-
-def _system(run: Run, evaluation: Evaluation) -> System:
-    match evaluation.system:
-        case "majority":
-            description = "always the most frequent training label"
-        case "prior":
-            description = "the same answer, with the shares of the training labels as its probabilities"
-        case "untrained":
-            description = f"{run.student.model} before training"
-        case system:
-            cell = next((cell for cell in run.cells if cell.evaluation.system == system), None)
-            description = f"{run.student.model} after training{_on(run, run.arm(cell.arm))}" if cell else ""
-    return System(
-        name=evaluation.system,
-        description=description,
-        num_questions=len(evaluation.predictions),
-        counts={outcome.value: evaluation.counts[outcome] for outcome in Outcome},
-        metrics=dict(evaluation.metrics),
-        per_class=evaluation.per_class,
-        confusion=evaluation.confusion,
-        reliability=evaluation.reliability,
-    )
-
-
-def _on(run: Run, arm: Arm) -> str:
-    """Return what an arm was trained on, where there are several."""
-    if len(run.arms) == 1 and arm.name == ArmName.NONE:
-        return ""
-    written = f"{arm.num_extra:,} of the teacher's"
-    match arm.name:
-        case ArmName.SYNTHETIC_ONLY:
-            return f" on {written} alone"
-        case ArmName.DUPLICATE_REAL:
-            written = f"{arm.num_extra:,} copies of them"
-        case ArmName.EDA:
-            written = f"{arm.num_extra:,} edits of them"
-    real = f" on {arm.num_real:,} real rows"
-    return f"{real} and {written}" if arm.num_extra else f"{real} alone"
-
-
-def _truncation(training: Finetuned, evaluation: Evaluation) -> Truncation:
-    cut = [prediction.truncated_tokens for prediction in evaluation.predictions if prediction.truncated_tokens]
-    return Truncation(
-        num_questions=len(evaluation.predictions),
-        num_truncated=len(cut),
-        median_cut_tokens=float(median(cut)) if cut else 0.0,
-        max_cut_tokens=max(cut, default=0),
-        longest_input_tokens=max((prediction.num_tokens for prediction in evaluation.predictions), default=0),
-        num_training=training.num_examples,
-        num_training_truncated=training.truncated_examples,
-        left_out=training.left_out,
-    )
-
-
-def _silent(evaluation: Evaluation) -> tuple[SilentNote, ...]:
-    found = Counter(
-        (prediction.outcome.value, prediction.note)
-        for prediction in evaluation.predictions
-        if prediction.choice is None
-    )
-    return tuple(
-        SilentNote(outcome=outcome, note=note, num_questions=number)
-        for (outcome, note), number in sorted(found.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
-def _probabilities(prediction: Prediction, labels: Sequence[Label]) -> dict[Label, float]:
-    if prediction.scores_nats is None:
-        return {}
-    top = max(prediction.scores_nats[label] for label in labels)
-    odds = {label: exp(prediction.scores_nats[label] - top) for label in labels}
-    return {label: odd / sum(odds.values()) for label, odd in odds.items()}
-
-
-def _confidence(prediction: Prediction, labels: Sequence[Label]) -> float:
-    """Return the chosen label's probability; below all others where the answer is a bare label."""
-    probabilities = _probabilities(prediction, labels)
-    if not probabilities or prediction.choice is None:
-        return -1.0
-    return probabilities[prediction.choice]
-
-
-def _mistake(prediction: Prediction, asked: Mapping[str, Example], labels: Sequence[Label]) -> Mistake:
-    assert prediction.choice is not None, f"{prediction.example_id}: a wrong answer without a choice"
-    example = asked[prediction.example_id]
-    return Mistake(
-        example_id=prediction.example_id,
-        source_id=prediction.source_id,
-        question=example.question,
-        context=example.context,
-        options=tuple(zip(labels, example.options, strict=True)) if example.options else (),
-        gold=prediction.gold,
-        choice=prediction.choice,
-        probabilities=_probabilities(prediction, labels),
-        truncated_tokens=prediction.truncated_tokens,
-    )
-
-
-def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each setting's dotted path and value; texts as they are, everything else as JSON."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value if isinstance(value, str) else canonical_json(value)
+    """What reproduces the run."""

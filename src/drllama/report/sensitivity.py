@@ -13,6 +13,8 @@ from drllama.types import OverSeeds, Sweep, SweepPoint
 
 _METRICS = ("accuracy", "macro-F1")
 _MOST_LINES = 6
+_ASIDE = 4.0
+"""Distance between the marks of two lines at one value."""
 _LOG_FROM = 8.0
 """A setting whose values span more than this factor stands on a logarithmic axis."""
 
@@ -173,8 +175,10 @@ def sensitivity_picture(contents: Sensitivity) -> SensitivityPicture:
 
     lines = []
     for number, line in enumerate(contents.lines):
+        # A little apart, or intervals of several lines would hide each other.
+        aside = _ASIDE * (number - (len(contents.lines) - 1) / 2)
         marks = tuple(
-            _mark(mark, x_of[value_shown(mark.value)], y_of, line.name)
+            _mark(mark, x_of[value_shown(mark.value)] + aside, y_of, line.name)
             for mark in sorted(line.marks, key=lambda mark: x_of[value_shown(mark.value)])
         )
         points = " ".join(f"{mark.x:.2f},{mark.y:.2f}" for mark in marks) if contents.is_joined else ""

@@ -1,10 +1,10 @@
 """The report of a sweep, as JSON, Markdown and one HTML page."""
 
-import json
 from dataclasses import asdict
 
-from drllama.report.rendering import html_of, markdown_of, visible
+from drllama.report.rendering import json_of
 from drllama.report.sensitivity import sensitivities, sensitivity_picture, value_shown
+from drllama.report.templates import html_of, markdown_of
 from drllama.types import Sweep, SweepPoint
 
 FORMAT = 1
@@ -14,8 +14,7 @@ _METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "nll": "NLL"}
 
 def sweep_json(sweep: Sweep) -> str:
     """Return the sweep for programs; every number is unrounded."""
-    stored = {"format": FORMAT, **asdict(sweep)}
-    return visible(json.dumps(stored, ensure_ascii=False, allow_nan=False, indent=2)) + "\n"
+    return json_of({"format": FORMAT, **asdict(sweep)})
 
 
 def sweep_markdown(sweep: Sweep) -> str:

@@ -1,16 +1,16 @@
-"""The plain-English sentences at the top of a report, and what they may not claim."""
+"""The plain-English sentences of a report, and what they may not claim."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from drllama.types import ArmName, Equality, Estimate, Evaluation, Run
+from drllama.types import ArmName, Choice, Conclusion, Estimate, Evaluation, Power, Published, Reading, Run, SplitName
 
 _WITH_NEW = (ArmName.NEW, ArmName.COMBINED, ArmName.SYNTHETIC_ONLY)
-_ALPHA = 0.05
 
 
-def summary(run: Run, finetuned: Evaluation) -> str:
-    """Return one sentence: the fine-tuned student's accuracy, next to the baselines'."""
+def summary(run: Run) -> str:
+    """Return one sentence: the accuracy of the student that is best on dev, next to the baselines'."""
+    finetuned = run.cell().evaluation
     accuracy = finetuned.metrics["accuracy"]
     text = (
         f"After fine-tuning {run.student.model} on {_counted(run.cell().finetuned.num_examples, 'question')}"
@@ -25,80 +25,108 @@ def summary(run: Run, finetuned: Evaluation) -> str:
     return "; ".join([text, *others]) + "."
 
 
-def verdict(run: Run, finetuned: Evaluation) -> str:
-    """Return how the fine-tuned student's interval lies to the majority baseline; empty where there is no baseline."""
+def about_majority(run: Run) -> str:
+    """Return how the student's interval lies to the majority baseline; empty where there is no baseline."""
     majority = _named(run, "majority")
     if majority is None:
         return ""
-    accuracy, to_beat = finetuned.metrics["accuracy"], majority.metrics["accuracy"].value
+    accuracy, to_beat = run.cell().evaluation.metrics["accuracy"], majority.metrics["accuracy"].value
     rival = _always(majority)
     if to_beat < accuracy.low:
-        return (
-            "The whole interval lies above the majority baseline: "
-            f"on these questions the student is better than {rival}."
-        )
+        return f"Better than {rival}: the student's whole interval lies above it."
     if to_beat > accuracy.high:
-        return (
-            "The whole interval lies below the majority baseline: "
-            f"on these questions the student is worse than {rival}."
+        return f"Worse than {rival}: the student's whole interval lies below it."
+    return f"Not shown to be better than {rival}: the student's interval includes it."
+
+
+def readings_told(readings: Sequence[Reading], choices: Sequence[Choice], split: SplitName) -> str:
+    """Return how often the questions were read, and by what everything was chosen."""
+    if not readings:
+        return "This run doesn't tell."
+    systems = Counter(one.system for one in readings)
+    times = f"The {split} questions were read {_counted(len(readings), 'time')}"
+    if max(systems.values()) == 1:
+        told = f"{times}, once by each of {_counted(len(systems), 'system')}"
+    else:
+        again = sorted(name for name, number in systems.items() if number > 1)
+        told = f"{times}, more than once by {', '.join(again)}"
+    splits = sorted({one.split for one in choices})
+    return f"{told}; all {len(choices)} choices were made on {' and '.join(splits)}." if choices else f"{told}."
+
+
+def power_told(power: Power, conclusion: Conclusion | None) -> str:
+    """Return what could be seen at all, before the run and after it."""
+    told = (
+        f"{_counted(power.num_questions, 'question')}, {_counted(power.num_seeds, 'seed')}, "
+        f"{_counted(power.num_arms, 'arm')} against a baseline: "
+    )
+    if power.detectable is None:
+        told += "before the run it had to be expected that no difference would be found four times in five."
+    else:
+        told += (
+            f"before the run it could be said that a true difference of {100 * power.detectable:.1f} points would be "
+            "found four times in five."
         )
-    return (
-        f"The interval includes the majority baseline: this run does not show that the student is better than {rival}."
+    if conclusion is None:
+        return told
+    seen = ", ".join(f"'{one.arm}' {100 * one.detectable:.1f} points" for one in conclusion.arms)
+    return f"{told} From how the answers did vary: {seen}."
+
+
+def notes(run: Run, published: Published | None) -> tuple[str, ...]:
+    """Return what a reader must know before quoting a number."""
+    return tuple(
+        note
+        for note in (
+            *_about_the_questions(run),
+            *_about_the_rows(run),
+            *_about_the_answers(run),
+            *_about_the_students(run),
+            *(_about_published(run, published) if published else ()),
+        )
+        if note
     )
 
 
-def effects(run: Run) -> tuple[str, ...]:
-    """Return what the generated rows changed: what is concluded over the seeds, or each arm of the only seed."""
-    if run.conclusion and len(run.summaries[0].seeds) > 1:
-        return (run.conclusion.sentence,)
-    told = []
-    by_updates = {cell.evaluation.system for cell in run.cells if run.arm(cell.arm).equality is Equality.UPDATES}
-    for one in run.comparisons:
-        difference = one.difference
-        side = "above" if difference.low > 0 else "below" if difference.high < 0 else None
-        if side is None:
-            found = "the interval includes 0, so this run shows no difference"
-        elif one.p_value < _ALPHA:
-            found = f"the interval lies {side} 0"
-        else:
-            found = f"the interval lies {side} 0, but the exact test doesn't exclude chance"
-        told.append(
-            f"{one.other} against {one.baseline}, at the same number of "
-            f"{'updates' if one.other in by_updates else 'passes'}: {one.metric} {difference.value:+.3f} "
-            f"[{difference.low:+.3f}, {difference.high:+.3f}], {one.gained} questions gained and {one.lost} lost "
-            f"(McNemar p = {one.p_value:.2g}): {found}."
-        )
-    return tuple(told)
-
-
-def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
-    """Return what a reader must know before quoting a number."""
-    found = []
+def _about_the_questions(run: Run) -> list[str]:
     source = run.recipe["data"]
     if isinstance(source, Mapping) and "pubmedqa-demo" in source:
-        found.append(
+        return [
             "Demonstration data: this student was trained on part of the official PubMedQA test half, "
             "so it must not be scored on the official test set."
-        )
-    if run.taught and not run.taught.audit.may_write_new and any(arm.name in _WITH_NEW for arm in run.arms):
+        ]
+    return []
+
+
+def _about_the_rows(run: Run) -> list[str]:
+    if run.taught is None:
+        return []
+    found = []
+    if not run.taught.audit.may_write_new and any(arm.name in _WITH_NEW for arm in run.arms):
         found.append(
             "The teacher wrote new questions although it isn't clearly better than the majority answer: their labels "
             "may be no better than guesses."
         )
-    if run.taught and not sum(run.taught.funnel[-1].counts.values()):
+    if not sum(run.taught.funnel[-1].counts.values()):
         found.append("The filters kept none of the teacher's rows: the arms that were to have some had none.")
-    choices = {prediction.choice for prediction in finetuned.predictions}
-    if len(choices) == 1 and (choice := finetuned.predictions[0].choice) is not None:
+    return found
+
+
+def _about_the_answers(run: Run) -> list[str]:
+    predictions = run.cell().evaluation.predictions
+    found = [about_majority(run)] if run.conclusion else []
+    if len({one.choice for one in predictions}) == 1 and (choice := predictions[0].choice) is not None:
         found.append(f"The fine-tuned student answered '{choice}' to every question.")
-    if (silent := sum(prediction.choice is None for prediction in finetuned.predictions)) > 0:
+    if (silent := sum(one.choice is None for one in predictions)) > 0:
         found.append(
-            f"{_counted(silent, 'question')} of {len(finetuned.predictions)} got no answer; "
+            f"{_counted(silent, 'question')} of {len(predictions)} got no answer; "
             "accuracy and macro-F1 count that as not correct."
         )
-    if len(run.arms) > 1:
-        found.append(
-            f"Of {len(run.arms)} arms the report is about '{run.arm().system}': it was best on dev; test had no say."
-        )
+    return found
+
+
+def _about_the_students(run: Run) -> list[str]:
+    found = []
     if run.num_unfinished:
         found.append(
             f"{_counted(run.num_unfinished, 'student')} of {len(run.cells) + run.num_unfinished} are still to be "
@@ -111,7 +139,16 @@ def notes(run: Run, finetuned: Evaluation) -> tuple[str, ...]:
             f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how "
             "much the numbers depend on which questions were asked, not how much they depend on the luck of training."
         )
-    return tuple(found)
+    return found
+
+
+def _about_published(run: Run, published: Published) -> list[str]:
+    found = [f"Published results beside ours: {published.source}. {published.note}"]
+    source = run.recipe["data"]
+    sections = source.values() if isinstance(source, Mapping) else ()
+    if published.split not in {one.get("split") for one in sections if isinstance(one, Mapping)}:
+        found.append(f"They are of the split '{published.split}', and this run isn't: they had other questions.")
+    return found
 
 
 def _machines(run: Run) -> str:
@@ -136,7 +173,7 @@ def _generated(run: Run) -> str:
 
 
 def _named(run: Run, system: str) -> Evaluation | None:
-    return next((evaluation for evaluation in run.evaluations if evaluation.system == system), None)
+    return next((evaluation for evaluation in run.baselines if evaluation.system == system), None)
 
 
 def _always(majority: Evaluation) -> str:
@@ -148,4 +185,4 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _shown(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{100 * estimate.value:.1f} % [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from drllama.errors import DataError
 from drllama.filters.review import current
-from drllama.report.rendering import visible
+from drllama.report.wording import visible
 from drllama.types import Decision, Label, Ruling, Texts, Verdict
 
 _TEXTS = ("question", "context", "label", "long_answer")

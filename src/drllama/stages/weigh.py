@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from drllama.ids import derive_seed
 from drllama.recipe import Recipe
 from drllama.stages.arms import CONTROLS, JUDGED, baseline_of
+from drllama.stages.worth import worth_of
 from drllama.stats import conclude, effects_against, summarise_arms
-from drllama.types import Arm, ArmAnswers, ArmName, ArmSummary, Cell, Conclusion, Effect, Task
+from drllama.types import Arm, ArmAnswers, ArmName, ArmSummary, Cell, Conclusion, Effect, Spent, Task, Worth
 
 _TO_BEAT = (ArmName.NONE, ArmName.DUPLICATE_REAL)
 
@@ -19,15 +20,16 @@ class Weighed:
     summaries: tuple[ArmSummary, ...]
     effects: tuple[Effect, ...]
     conclusion: Conclusion | None
+    worth: Worth | None
 
 
-def weigh(arms: Sequence[Arm], cells: Sequence[Cell], task: Task, recipe: Recipe) -> Weighed:
-    """Return what the arms come to, over the seeds that all of them have."""
+def weigh(arms: Sequence[Arm], cells: Sequence[Cell], task: Task, recipe: Recipe, *, bill: Sequence[Spent]) -> Weighed:
+    """Return what the arms come to, over the seeds that all of them have; ``bill`` is what the teacher took."""
     whole = {
         cell.seed for cell in cells if {arm.id for arm in arms} == {one.arm for one in cells if one.seed == cell.seed}
     }
     if not whole:
-        return Weighed(summaries=(), effects=(), conclusion=None)
+        return Weighed(summaries=(), effects=(), conclusion=None, worth=None)
     answers = [_answers(arm, [cell for cell in cells if cell.arm == arm.id and cell.seed in whole]) for arm in arms]
     seed = derive_seed(recipe.seed, "bootstrap", "seeds")
     effects: list[Effect] = []
@@ -40,10 +42,13 @@ def weigh(arms: Sequence[Arm], cells: Sequence[Cell], task: Task, recipe: Recipe
             task.labels,
             level=recipe.evaluate.level,
         )
+    summaries = summarise_arms(answers, task.labels, settings=recipe.evaluate, seed=seed)
+    conclusion = _concluded(families, effects, level=recipe.evaluate.level)
     return Weighed(
-        summaries=summarise_arms(answers, task.labels, settings=recipe.evaluate, seed=seed),
+        summaries=summaries,
         effects=tuple(effects),
-        conclusion=_concluded(families, effects, level=recipe.evaluate.level),
+        conclusion=conclusion,
+        worth=worth_of(arms, answers, summaries, effects, conclusion, bill=bill, task=task, recipe=recipe),
     )
 
 

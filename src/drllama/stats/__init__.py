@@ -1,7 +1,6 @@
 """Counting: predictions, their metrics with intervals, the baselines to beat, and what became of a teacher's rows."""
 
 from drllama.stats.baselines import majority_predictions, prior_predictions
-from drllama.stats.comparison import compare_accuracy
 from drllama.stats.conclusion import conclude
 from drllama.stats.diversity import diversity
 from drllama.stats.effects import effects_against
@@ -19,7 +18,6 @@ __all__ = [
     "by_filter",
     "by_method",
     "by_teacher",
-    "compare_accuracy",
     "conclude",
     "cost_per_point",
     "detectable_difference",

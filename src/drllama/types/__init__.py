@@ -5,7 +5,6 @@ What users write is pydantic (``recipe``); what travels is here; what is stored 
 
 from drllama.types.answers import (
     ClassScores,
-    Comparison,
     Estimate,
     Evaluation,
     Outcome,
@@ -54,6 +53,7 @@ from drllama.types.ledger import (
     Method,
     UnparsedRow,
 )
+from drllama.types.published import Published, PublishedRow
 from drllama.types.questions import (
     Derived,
     Example,
@@ -83,10 +83,12 @@ from drllama.types.teaching import (
     TeacherRequest,
     Unparsed,
 )
+from drllama.types.worth import ArmCost, Power, Worth
 
 __all__ = [
     "Arm",
     "ArmAnswers",
+    "ArmCost",
     "ArmFinding",
     "ArmName",
     "ArmSummary",
@@ -99,7 +101,6 @@ __all__ = [
     "Cell",
     "Choice",
     "ClassScores",
-    "Comparison",
     "Conclusion",
     "CurvePoint",
     "Decision",
@@ -142,7 +143,10 @@ __all__ = [
     "Original",
     "Outcome",
     "OverSeeds",
+    "Power",
     "Prediction",
+    "Published",
+    "PublishedRow",
     "Quoted",
     "Ran",
     "Reader",
@@ -173,6 +177,7 @@ __all__ = [
     "UnparsedRow",
     "Verdict",
     "Votes",
+    "Worth",
     "Writing",
     "Written",
     "texts_of",

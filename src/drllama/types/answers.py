@@ -129,20 +129,3 @@ class Evaluation:
     """Rows: gold labels; columns: chosen labels, then "no answer"."""
     reliability: tuple[ReliabilityBin, ...]
     """Empty where there are no scores."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Two systems' answers to the same questions."""
-
-    baseline: str
-    other: str
-    metric: str
-    difference: Estimate
-    """The other's minus the baseline's, from the same resampled questions."""
-    gained: int
-    """Questions that only the other got right."""
-    lost: int
-    """Questions that only the baseline got right."""
-    p_value: float
-    """Exact McNemar test of ``gained`` against ``lost``, two-sided."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from drllama.types.answers import Comparison, Evaluation, Reader
+from drllama.types.answers import Evaluation, Reader
 from drllama.types.cells import Arm, Cell, StepRecord
 from drllama.types.effects import ArmSummary, Conclusion, Effect
 from drllama.types.filtering import LeakAudit
@@ -11,6 +11,7 @@ from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.questions import SplitName, Task
 from drllama.types.students import StudentCard
 from drllama.types.teaching import Audit, Spent
+from drllama.types.worth import Worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +127,6 @@ class Run:
     """All that was chosen after looking at answers."""
     readings: tuple[Reading, ...]
     """All that read the test questions."""
-    comparisons: tuple[Comparison, ...]
-    """Each arm's student against that of the arm without other rows, seed by seed."""
     written: tuple[Written, ...] = ()
     """How written answers are read, student by student; empty where none were asked for."""
     summaries: tuple[ArmSummary, ...] = ()
@@ -135,6 +134,8 @@ class Run:
     effects: tuple[Effect, ...] = ()
     conclusion: Conclusion | None = None
     """What may be said of the teacher's rows; None: no arm has any, or there is nothing to hold them against."""
+    worth: Worth | None = None
+    """What doses, ingredients and money bring; None: no seed is finished in all arms."""
 
     @property
     def evaluations(self) -> tuple[Evaluation, ...]:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from drllama.replies import Attempt
 from drllama.report.evidence import evidence_text
-from drllama.report.rendering import visible
+from drllama.report.wording import visible
 from drllama.reviews import Conflict, Precision, precision_of
 from drllama.types import CandidateRow, Decision, Evidence, Reply, Texts, Verdict, texts_of
 from drllama.web.desk import STATES, UNDECIDED, Desk, View
