@@ -8,10 +8,12 @@ first token, so what a row says depends neither on its padding nor on its neighb
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import peft
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from drllama.students.encoding import Encoded
 from drllama.students.head import head_only_at
@@ -149,11 +151,7 @@ def _left_padded(
     rows: Sequence[Sequence[int]], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return tokens_BT, mask_BT (1: a token, 0: padding) and position ids, which count from each row's first token."""
-    longest = max(map(len, rows), default=0)
-    tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    mask_BT = torch.zeros_like(tokens_BT)
-    for row, tokens in enumerate(rows):
-        tokens_BT[row, longest - len(tokens) :] = torch.tensor(tokens)
-        mask_BT[row, longest - len(tokens) :] = 1
-    positions_BT = (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
-    return tokens_BT.to(device), mask_BT.to(device), positions_BT.to(device)
+    told = [torch.tensor(tokens, device=device) for tokens in rows]
+    padded = partial(pad_sequence, batch_first=True, padding_side="left")
+    mask_BT = padded([torch.ones_like(tokens) for tokens in told])
+    return padded(told), mask_BT, (mask_BT.cumsum(dim=1) - 1).clamp(min=0)
