@@ -13,10 +13,21 @@ from xml.etree import ElementTree
 
 import pytest
 from made_up_run import HOSTILE, LABELS, make_experiment, make_hostile_run, make_run
+from pydantic import TypeAdapter
 
 from drllama.errors import DataError
 from drllama.recipe import Evaluate
-from drllama.report import read_published, report_contents, report_html, report_json, report_markdown
+from drllama.report import (
+    ReportContents,
+    read_published,
+    report_contents,
+    report_html,
+    report_json,
+    report_markdown,
+    schema,
+)
+from drllama.report.rendering import FORMAT
+from drllama.report.schema import SCHEMAS
 from drllama.stats import evaluate_predictions
 from drllama.types import Equality, Finding, Reading
 
@@ -380,6 +391,29 @@ def test_a_file_that_holds_no_published_results_is_refused_in_one_line(tmp_path,
     assert "\n" not in str(refused.value)
     with pytest.raises(DataError, match=r"report\.reference"):
         read_published(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_schema_beside_the_code_is_that_of_its_types(name):
+    kept = Path(schema.__file__).with_name(name).read_text(encoding="utf-8")
+    assert kept == SCHEMAS[name](), "write it anew: python -m drllama.report.schema"
+
+
+@pytest.mark.parametrize("run", [make_run, make_hostile_run, make_experiment])
+def test_the_json_report_is_as_its_schema_says(run):
+    jsonschema = pytest.importorskip("jsonschema", reason="comes with make setup")
+    told = json.loads(report_json(contents(run())))
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMAS["report.schema.json"]()))
+    assert list(validator.iter_errors(told)) == []
+    for spoilt in ({**told, "format": 2}, {**told, "extra": 1}, {**told, "verdict": None}):
+        assert list(validator.iter_errors(spoilt)) != []
+
+
+def test_the_json_report_holds_all_of_its_contents():
+    made = contents(make_experiment())
+    told = json.loads(report_json(made))
+    assert told.pop("format") == FORMAT
+    assert TypeAdapter(ReportContents).validate_python(told) == made
 
 
 if __name__ == "__main__":
