@@ -1,8 +1,9 @@
 """One training step with and without frozen work recalled, on the packaged student and questions, in one run.
 
-The ways take turns, batch by batch, so that a machine whose speed drifts slows all of them; what counts is the ratio.
-The first is LoRA in all layers, which has no frozen work. Entries are made once before the clock starts; what that
-takes is told too. Scoring is measured with the adapters worn, in batches of 8.
+Told are CPU seconds: what else runs on the machine changes them least. The ways take turns, batch by batch, so that a
+machine whose speed drifts slows all of them; what counts is the ratio.
+The first is LoRA in all layers, which has no frozen work. Entries are made by a first scoring, whose
+time is told too. Scoring is measured with the adapters worn, in batches of 8.
 
     python benchmarks/frozen.py [ROUNDS]
 """
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from os import environ
 from typing import Any
 
-from drllama.prompts import student_prompt
+import torch
+
 from drllama.recipe import Alora, FrozenCache, Lora, PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
+from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, make_encoder
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import load_model
@@ -35,7 +38,9 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     source, settings = PubMedQADemoSource(PubMedQADemo(), None), Student()
     loaded = load_model(settings)
-    encoder = make_encoder(loaded.tokenizer, student_prompt(settings.prompt), source.task, settings)
+    encoder = make_encoder(
+        loaded.tokenizer, phrasing_of(loaded.tokenizer, settings, source.task), source.task, settings
+    )
     encoded = [encoder.encode(example) for example in source.load().train[: BATCH * rounds]]
     examples = sorted((one for one in encoded if isinstance(one, Encoded)), key=lambda one: len(one.tokens))
     methods = {"LoRA": Lora(), "aLoRA": Alora(), "LoRA, top 10 of 30": Lora(targets="all-linear", top_layers=10)}
@@ -54,7 +59,8 @@ def main() -> None:
         scoring = _turns(ways, examples, lambda reader, batch: label_scores(reader, batch, encoder.label_tokens))
     tokens = statistics.mean(len(one.tokens) for one in examples)
     rest = statistics.mean(len(one.tokens) - one.split for one in examples)
-    print(f"{len(examples)} examples of {tokens:.0f} tokens, {rest:.0f} behind the context; seconds an example")
+    print(f"{len(examples)} examples of {tokens:.0f} tokens, {rest:.0f} of them behind the context")
+    print(f"CPU seconds an example, {torch.get_num_threads()} threads")
     print(f"{'':<32}    step          scoring        first time")
     plain = next(iter(ways))
     for name in ways:
@@ -70,9 +76,9 @@ def _turns(
     for start in range(0, len(examples), BATCH):
         batch = examples[start : start + BATCH]
         for name, reader in ways.items():
-            began = time.perf_counter()
+            began = time.process_time()
             work(reader, batch)
-            seconds[name].append((time.perf_counter() - began) / len(batch))
+            seconds[name].append((time.process_time() - began) / len(batch))
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 

@@ -14,7 +14,7 @@ from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
 from drllama.students.passes import ActivatedReader, PlainReader, Row, TopReader, make_reader
 from drllama.students.training import Lesson
-from tiny_student import Told, example, questions, rows_of, student_of
+from tiny_student import Told, example, files_of, questions, rows_of, student_of
 
 _SIZES = {
     "vocab_size": 64,
@@ -323,3 +323,23 @@ def test_twenty_updates_with_the_cache_are_those_without(family, kind, tiny_llam
         for dtype, found in trained.items()
     }
     assert largest["float32"] < 1e-5 < largest["float16"] < 0.05
+
+
+@pytest.mark.parametrize("method", [{"lora": {"top_layers": 1}}, {"alora": {"rank": 2}}], ids=["top layer", "aLoRA"])
+def test_what_the_disk_holds_changes_no_byte_of_an_adapter(tiny_llama, tmp_path, monkeypatch, method):
+    found = {}
+    # A cache that is too small keeps nothing; the others find what the first left.
+    for sitting, max_gib in (("empty", 20), ("filled", 20), ("too small", 1e-9)):
+        monkeypatch.setenv("DRLLAMA_CACHE", str(tmp_path / f"cache of {max_gib}"))
+        student_of(tiny_llama, frozen_cache={"max_gib": max_gib}).finetune(
+            rows_of(questions(count=5)),
+            questions(count=2),
+            settings=Finetune(method=method, epochs=2, batch_size=2, learning_rate=1e-2),
+            seed=1,
+            workspace=tmp_path / sitting,
+            progress=Told(),
+        )
+        found[sitting] = files_of(tmp_path / sitting / "adapter")
+    assert found["empty"] == found["filled"] == found["too small"]
+    assert len(list(tmp_path.glob("cache of 20/frozen/*/*"))) >= 3
+    assert not list(tmp_path.glob("cache of 1e-09/frozen/*/*"))
