@@ -125,14 +125,11 @@ def test_every_method_trains_every_family_and_others_load_what_it_leaves(student
         assert_alike(left_padded_scores(model, told), trained, abs=1e-5)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
-@pytest.mark.parametrize("name", KINDS)
-def test_students_in_bfloat16_are_trained_too_and_all_weights_in_float32(students, tmp_path, name, family):
-    _, folder = students(family)
-    student = student_of(folder, dtype="bfloat16", frozen_cache=EXACT)
-    adapter = finetune(student, tmp_path, method_of(name, family))
+def test_all_weights_of_a_bfloat16_student_score_the_same_when_they_are_loaded(students, tmp_path):
+    _, folder = students("gemma3")  # whose scale of embeddings is worked out when the model is made
+    student = student_of(folder, dtype="bfloat16")
+    adapter = finetune(student, tmp_path, "full")
     trained = scores_of(student)
-    assert {weight.dtype for weight in student._model.parameters() if weight.requires_grad} == {torch.float32}
     student.wear(adapter)
     assert_alike(scores_of(student), trained, abs=1e-6)
 
