@@ -4,6 +4,7 @@ STORE/steps/STAGE-KEY/       a finished step: result.json, step.json, and what e
 STORE/steps/STAGE-KEY.work/  an unfinished one; it outlives a kill, and the next call goes on in it
 STORE/RUN/manifest.json      a finished run, written last; beside it the report and the resolved recipe
 STORE/RUN/rows.jsonl         the ledger, where a teacher was asked: a line for each item, and what became of it
+STORE/comparisons/ID/          runs held against each other: comparison.html, comparison.md, comparison.json
 STORE/sweeps/SWEEP/          a finished sweep: sweep.html, sweep.md, and last sweep.json
 """
 
@@ -176,6 +177,15 @@ class Store:
     def sweep_folder(self, sweep_id: str) -> Path:
         """Return where a sweep's files lie."""
         return self.root / "sweeps" / sweep_id
+
+    def save_comparison(self, comparison_id: str, files: Mapping[str, str]) -> None:
+        """Write a comparison's files, in their order."""
+        for name, content in files.items():
+            write_whole(self.comparison_folder(comparison_id) / name, content)
+
+    def comparison_folder(self, comparison_id: str) -> Path:
+        """Return where a comparison's files lie."""
+        return self.root / "comparisons" / comparison_id
 
     def runs(self) -> list[Run]:
         """Return all finished runs, the oldest first."""

@@ -11,7 +11,8 @@ import pytest
 import typer
 
 import drllama
-from drllama.cli import filtering as _filtering  # noqa: F401  their commands join the others
+from drllama.cli import compare as _compare  # noqa: F401  their commands join the others
+from drllama.cli import filtering as _filtering  # noqa: F401
 from drllama.cli import review as _review  # noqa: F401
 from drllama.cli import sweep as _sweep  # noqa: F401
 from drllama.cli import teacher as _teacher  # noqa: F401

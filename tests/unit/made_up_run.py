@@ -231,6 +231,7 @@ def make_experiment(*, gains=None, num_seeds=3, num_items=120, doses=(1.0,), equ
         {
             "name": "experiment",
             "seeds": num_seeds,
+            "task": {"labels": LABELS},
             "data": {"jsonl": {"path": "made-up.jsonl"}},
             "augment": {"arms": tuple(gains), "doses": doses, "equal": equal},
             "teacher": {"replay": {"endpoint": "http://localhost", "model": "large"}},

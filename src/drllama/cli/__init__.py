@@ -10,6 +10,7 @@ _INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 something a person can mend, 2 wrong usage, 130 interrupted."""
+    import drllama.cli.compare
     import drllama.cli.filtering
     import drllama.cli.review
     import drllama.cli.sweep

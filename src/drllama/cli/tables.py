@@ -4,7 +4,16 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from drllama.report import over_seeds_text, p_text, percent_text, point_note, points_text, sweep_told, value_shown
+from drllama.report import (
+    ComparisonContents,
+    over_seeds_text,
+    p_text,
+    percent_text,
+    point_note,
+    points_text,
+    sweep_told,
+    value_shown,
+)
 from drllama.report.written import WrittenLine, written_lines
 from drllama.text import num_columns
 from drllama.types import Cell, Effect, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
@@ -76,6 +85,19 @@ def run_summary(run: Run, store: Path) -> str:
             f"report:  {store / run.id / 'report.html'}",
             f"adapter: {store / cell.adapter.folder / 'adapter'}" + _where_trained(cell, store),
         ]
+    )
+
+
+def comparison_summary(found: ComparisonContents, folder: Path) -> str:
+    """Return how runs differ, the verdict first, with the path of the page."""
+    rows = []
+    for arm in found.arms:
+        shown = [percent_text(arm.summary.metrics[name]) if arm.summary else "" for name in ("accuracy", "macro_f1")]
+        effects = [effect_cells(effect) for effect in arm.effects]
+        rows += [[arm.name, *shown, *cells] for cells in effects or [["", "", ""]]]
+    header = ["trained on", "accuracy, %", "macro-F1, %", "change in accuracy, points", "p", "against"]
+    return "\n".join(
+        [found.verdict, "", table(header, rows), *found.notes, "", f"report: {folder / 'comparison.html'}"]
     )
 
 

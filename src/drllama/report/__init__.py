@@ -1,6 +1,7 @@
 """The report of a run: its contents gathered once, then written as JSON, Markdown or one self-contained HTML page."""
 
-from drllama.report.contents import ReportContents
+from drllama.report.comparing import comparison_contents, comparison_html, comparison_json, comparison_markdown
+from drllama.report.contents import ComparisonContents, ReportContents
 from drllama.report.gathering import report_contents
 from drllama.report.published import read_published
 from drllama.report.rendering import leaks_json, report_html, report_json, report_markdown
@@ -9,7 +10,12 @@ from drllama.report.sweeps import point_note, sweep_html, sweep_json, sweep_mark
 from drllama.report.wording import over_seeds_text, p_text, percent_text, points_text
 
 __all__ = [
+    "ComparisonContents",
     "ReportContents",
+    "comparison_contents",
+    "comparison_html",
+    "comparison_json",
+    "comparison_markdown",
     "leaks_json",
     "over_seeds_text",
     "p_text",

@@ -294,3 +294,58 @@ class ReportContents:
     steps: tuple[StepRecord, ...]
     command: str
     """What reproduces the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLine:
+    """One of several runs that are compared."""
+
+    label: str
+    """Its name on this page."""
+    run_id: str
+    finished_at: str
+    """UTC, ISO 8601."""
+    student: str
+    split_sizes: dict[SplitName, int]
+    teacher: str | None
+    """None: it asked none for rows."""
+    command: str
+    """What reproduces it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingDifference:
+    """A setting that the runs don't share."""
+
+    path: str
+    """Dotted, such as ``finetune.epochs``."""
+    values: tuple[str, ...]
+    """Run by run; empty where a run's recipe has no such setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonContents:
+    """Everything that a comparison of several runs shows, top to bottom."""
+
+    id: str
+    made_at: str
+    """UTC, ISO 8601."""
+    verdict: str
+    is_different: bool
+    """Whether some difference is shown."""
+    notes: tuple[str, ...]
+    runs: tuple[RunLine, ...]
+    """The first is the one that the others are held against."""
+    task: str
+    labels: tuple[Label, ...]
+    split: SplitName
+    num_questions: int
+    arms: tuple[ArmLine, ...]
+    majority: float | None
+    flips: tuple[Flips, ...]
+    """Of each pair that is compared."""
+    settings: tuple[SettingDifference, ...]
+    cells: tuple[CellLine, ...]
+    machines: tuple[Ran, ...]
+    command: str
+    """What makes this page anew."""

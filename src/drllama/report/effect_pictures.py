@@ -100,10 +100,13 @@ class EffectsPicture:
     key: tuple[KeyEntry, ...]
 
 
-def effects_picture(arms: Sequence[ArmLine], *, detectable: float | None) -> EffectsPicture | None:
+def effects_picture(
+    arms: Sequence[ArmLine], *, detectable: float | None = None, rival: str | None = None
+) -> EffectsPicture | None:
     """Return what each arm changes against its baselines; None where no arm is held against another.
 
-    ``detectable`` is the largest difference that the verdict could have missed.
+    ``detectable`` is the largest difference that the verdict could have missed; ``rival`` says who the baselines are,
+    where their names would be too many.
     """
     shown = [arm for arm in arms if arm.effects]
     if not shown:
@@ -120,8 +123,8 @@ def effects_picture(arms: Sequence[ArmLine], *, detectable: float | None) -> Eff
     most = max(len(arm.effects) for arm in shown)
     told = []
     for place in range(most):
-        rivals = [arm.effects[place].baseline for arm in shown if place < len(arm.effects)]
-        told.append(f"against {' or '.join(dict.fromkeys(name.partition(',')[0] for name in rivals))}")
+        rivals = [arm.effects[place].baseline.partition(",")[0] for arm in shown if place < len(arm.effects)]
+        told.append(f"against {rival or ' or '.join(dict.fromkeys(rivals))}")
     band = None
     if detectable is not None:
         low, high = (max(_LEFT, min(_RIGHT, scale.x(value))) for value in (-detectable, detectable))

@@ -62,14 +62,14 @@ def report_contents(
         arms=arm_lines(run, published),
         conclusion=run.conclusion,
         worth=run.worth,
-        majority=_majority(run),
+        majority=majority_of(run),
         published=published,
         flips=flips_of(run, focal, asked, most=flipped) if focal else None,
         teacher=_teacher(run),
         leaks=run.leaks,
         choices=run.choices,
         readings=run.readings,
-        cells=tuple(_cell_line(one, machines) for one in run.cells),
+        cells=tuple(cell_line(one, machines, system=one.evaluation.system) for one in run.cells),
         num_unfinished=run.num_unfinished,
         machines=machines,
         systems=systems,
@@ -88,7 +88,8 @@ def report_contents(
     )
 
 
-def _majority(run: Run) -> float | None:
+def majority_of(run: Run) -> float | None:
+    """Return the accuracy of always giving the most frequent training label; None where nobody asked."""
     return next((one.metrics["accuracy"].value for one in run.baselines if one.system == "majority"), None)
 
 
@@ -105,9 +106,10 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", value if isinstance(value, str) else canonical_json(value)
 
 
-def _cell_line(cell: Cell, machines: Sequence[Ran]) -> CellLine:
+def cell_line(cell: Cell, machines: Sequence[Ran], *, system: str) -> CellLine:
+    """Return where a student was trained, by this name."""
     return CellLine(
-        system=cell.evaluation.system,
+        system=system,
         chosen_epoch=cell.finetuned.chosen_epoch,
         num_epochs=len(cell.finetuned.epochs),
         on_dev=cell.on_dev,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from drllama.report.contents import ReportContents
+from drllama.report import comparing
+from drllama.report.contents import ComparisonContents, ReportContents
 from drllama.report.rendering import FORMAT
 
 
@@ -18,7 +19,15 @@ def report_schema() -> str:
     return _schema(TypeAdapter(ReportContents).json_schema(mode="serialization"), number=FORMAT)
 
 
-SCHEMAS: Mapping[str, Callable[[], str]] = {"report.schema.json": report_schema}
+def comparison_schema() -> str:
+    """Return the JSON schema of ``comparison.json``."""
+    return _schema(TypeAdapter(ComparisonContents).json_schema(mode="serialization"), number=comparing.FORMAT)
+
+
+SCHEMAS: Mapping[str, Callable[[], str]] = {
+    "report.schema.json": report_schema,
+    "comparison.schema.json": comparison_schema,
+}
 """How each file beside this module is made."""
 
 

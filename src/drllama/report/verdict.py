@@ -13,9 +13,9 @@ def summary(run: Run) -> str:
     finetuned = run.cell().evaluation
     accuracy = finetuned.metrics["accuracy"]
     text = (
-        f"After fine-tuning {run.student.model} on {_counted(run.cell().finetuned.num_examples, 'question')}"
+        f"After fine-tuning {run.student.model} on {counted(run.cell().finetuned.num_examples, 'question')}"
         f"{_generated(run)}, accuracy on "
-        f"{_counted(accuracy.n, f'{finetuned.split} question')} is {_shown(accuracy)}"
+        f"{counted(accuracy.n, f'{finetuned.split} question')} is {_shown(accuracy)}"
     )
     others = []
     if (majority := _named(run, "majority")) is not None:
@@ -44,9 +44,9 @@ def readings_told(readings: Sequence[Reading], choices: Sequence[Choice], split:
     if not readings:
         return "This run doesn't tell."
     systems = Counter(one.system for one in readings)
-    times = f"The {split} questions were read {_counted(len(readings), 'time')}"
+    times = f"The {split} questions were read {counted(len(readings), 'time')}"
     if max(systems.values()) == 1:
-        told = f"{times}, once by each of {_counted(len(systems), 'system')}"
+        told = f"{times}, once by each of {counted(len(systems), 'system')}"
     else:
         again = sorted(name for name, number in systems.items() if number > 1)
         told = f"{times}, more than once by {', '.join(again)}"
@@ -57,8 +57,8 @@ def readings_told(readings: Sequence[Reading], choices: Sequence[Choice], split:
 def power_told(power: Power, conclusion: Conclusion | None) -> str:
     """Return what could be seen at all, before the run and after it."""
     told = (
-        f"{_counted(power.num_questions, 'question')}, {_counted(power.num_seeds, 'seed')}, "
-        f"{_counted(power.num_arms, 'arm')} against a baseline: "
+        f"{counted(power.num_questions, 'question')}, {counted(power.num_seeds, 'seed')}, "
+        f"{counted(power.num_arms, 'arm')} against a baseline: "
     )
     if power.detectable is None:
         told += "before the run it had to be expected that no difference would be found four times in five."
@@ -119,7 +119,7 @@ def _about_the_answers(run: Run) -> list[str]:
         found.append(f"The fine-tuned student answered '{choice}' to every question.")
     if (silent := sum(one.choice is None for one in predictions)) > 0:
         found.append(
-            f"{_counted(silent, 'question')} of {len(predictions)} got no answer; "
+            f"{counted(silent, 'question')} of {len(predictions)} got no answer; "
             "accuracy and macro-F1 count that as not correct."
         )
     return found
@@ -129,7 +129,7 @@ def _about_the_students(run: Run) -> list[str]:
     found = []
     if run.num_unfinished:
         found.append(
-            f"{_counted(run.num_unfinished, 'student')} of {len(run.cells) + run.num_unfinished} are still to be "
+            f"{counted(run.num_unfinished, 'student')} of {len(run.cells) + run.num_unfinished} are still to be "
             "trained: the same command goes on with them."
         )
     if machines := _machines(run):
@@ -159,7 +159,7 @@ def _machines(run: Run) -> str:
         return ""
     told = "; ".join(f"{number} on {place}" for place, number in sorted(places.items()))
     return (
-        f"{brought} of {_counted(len(run.cells), 'student')} weren't trained in this sitting: their results were taken "
+        f"{brought} of {counted(len(run.cells), 'student')} weren't trained in this sitting: their results were taken "
         f"from files ({told})."
     )
 
@@ -180,7 +180,8 @@ def _always(majority: Evaluation) -> str:
     return f"always answering '{majority.predictions[0].choice}'"
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun in the right form."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
