@@ -324,7 +324,7 @@ def test_a_folder_cells_beside_the_recipe_keeps_each_student_and_runs_over_seeds
     first = drllama("run", "recipe.yaml", "--set", "seeds=2")
     assert first.code == 0, first.err
     assert sorted(path.name.rpartition("-")[0] for path in (folder / "cells").iterdir()) == ["none-seed1", "none-seed2"]
-    assert re.search(r"^mean over seeds +seeds +accuracy", first.out, re.MULTILINE)
+    assert re.search(r"^mean of 2 seeds +accuracy", first.out, re.MULTILINE)
     elsewhere = drllama("run", "recipe.yaml", "--set", "seeds=2", "--store", "elsewhere")
     assert script.trainings == 2
     assert "(not on this machine: trained on cpu, 2 threads, 20" in elsewhere.out
