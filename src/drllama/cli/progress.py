@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.text import Text
 
 _PLAIN_LINE_EVERY_SECONDS = 15.0
+_TOO_LITTLE_TO_TELL = 0.01
+"""Share of the work from which on its speed says when the rest is done."""
 
 
 class ShownProgress:
@@ -57,8 +59,8 @@ class ShownProgress:
         if not self._expected:
             return activity
         share = min(1.0, self._finished / self._expected)
-        if not self._finished:
-            return f"  0 %  {activity}"
+        if share < _TOO_LITTLE_TO_TELL:
+            return f"  0%  {activity}"
         left = (now - self._working_since) * (self._expected - self._finished) / self._finished
         return f"{share:4.0%}, {minutes(max(0.0, left))} left  {activity}"
 
