@@ -47,6 +47,9 @@ class Student(Section):
     """``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:0``."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on GPUs that have it, float32 elsewhere."""
+    processes: Whole = Field(1, ge=1)
+    """So many share the weights between them (FSDP), each with a GPU of its own, for a student too large for one; then
+    LoRA and (IA)3 can be trained."""
     frozen_cache: FrozenCache = FrozenCache()
     """For methods that leave a part of the work to frozen weights: aLoRA, and LoRA in the top layers."""
 

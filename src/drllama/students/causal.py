@@ -26,6 +26,7 @@ from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
 from drllama.students.passes import Reader, make_reader
 from drllama.students.scoring import label_scores
+from drllama.students.sharded import Crew, refuse_unshardable
 from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
 from drllama.students.training import Lesson, train_adapter
 from drllama.students.writing import Writer
@@ -55,6 +56,7 @@ class CausalStudent:
         self._bare: Any = loaded.model
         self._model: Any = loaded.model
         self._card = loaded.card
+        self._crew = Crew(loaded.model, settings) if settings.processes > 1 else None
         self._frozen = FrozenWork(_numbers_of(loaded), settings.frozen_cache)
         self._phrasing = phrasing_of(loaded.tokenizer, settings, task)
         self._encoder = make_encoder(loaded.tokenizer, self._phrasing, task, settings)
@@ -66,11 +68,16 @@ class CausalStudent:
 
     def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
         """Yield one prediction for each example, the longest first, so that a lack of memory shows at once."""
-        reader = make_reader(self._model, self._frozen)
-        yield from (prediction for (prediction,) in self._scored(reader, examples))
+        yield from (prediction for (prediction,) in self._scored(self._reader(), examples))
 
     def write(self, examples: Sequence[Example]) -> Iterator[Writing]:
-        """Yield what the student writes to each example, the longest first."""
+        """Yield what the student writes to each example, the longest first.
+
+        Raises:
+            ModelError: its weights are divided among several processes.
+        """
+        if self._crew:
+            raise ModelError("student.processes: divided weights don't write; set it to 1, or let labels be scored")
         fitting, unfit = self._longest_first(examples)
         for one in unfit:
             yield _writing(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason)
@@ -99,11 +106,13 @@ class CausalStudent:
         progress: Progress,
     ) -> Finetuned:
         """Train an adapter and leave it in ``workspace/adapter`` (see ``protocols.Student``)."""
+        if self._crew:
+            refuse_unshardable(settings.method)
         lesson, unfit = self._lesson(train, settings, seed, updates_per_epoch)
         self.undress()
         self._model = with_new_adapter(self._bare, settings.method, self._encoder, seed=derive_seed(seed, "adapter"))
         epochs, chosen = train_adapter(
-            make_reader(self._model, self._frozen),
+            self._reader(),
             lesson,
             workspace=workspace,
             on_dev=lambda number, loss: self._dev_epoch(dev, number, loss, progress),
@@ -128,7 +137,7 @@ class CausalStudent:
     def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
         """Return which trainings take less time at once than one after another (see ``protocols.Student``)."""
         # A CPU is busy with the rows of one training; a GPU waits for work, most of all with small students.
-        if not self._card.device.startswith("cuda"):
+        if self._crew or not self._card.device.startswith("cuda"):
             return []
         return stacks_of(self._bare, [one.method for one in settings], recalls=self._frozen.remembers)
 
@@ -222,6 +231,9 @@ class CausalStudent:
             found = label_scores(reader, batch * copies, self._encoder.label_tokens)
             for at, encoded in enumerate(batch):
                 yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
+
+    def _reader(self) -> Reader:
+        return self._crew.reader(self._model) if self._crew else make_reader(self._model, self._frozen)
 
     def _longest_first(self, examples: Sequence[Example]) -> tuple[list[Encoded], list[Unfit]]:
         """Return the questions that fit, those about one context together, and those that don't."""

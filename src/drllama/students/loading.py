@@ -55,11 +55,12 @@ def load_model(settings: Student) -> LoadedModel:
         RecipeError: the student can't read inputs of ``max_tokens``.
         MissingExtra: transformers, or the package that carries the weights, isn't installed.
     """
-    device = _device(settings.device)
+    device = device_of(settings.device)
     dtype = _dtype(settings.dtype, device)
     folder = _folder_of(settings)
     model, tokenizer = _from_folder(folder, settings, dtype)
-    model = model.to(device).eval().requires_grad_(False)
+    # Weights that are to be divided may be too large for one device.
+    model = model.to(device if settings.processes == 1 else "cpu").eval().requires_grad_(False)
     _refuse_reading_backwards(model, settings.model)
     card = StudentCard(
         model=settings.model,
@@ -148,7 +149,12 @@ def _refuse_reading_backwards(model: Any, name: str) -> None:  # noqa: ANN401
         )
 
 
-def _device(wanted: str) -> torch.device:
+def device_of(wanted: str) -> torch.device:
+    """Return the device that the setting names.
+
+    Raises:
+        ModelError: there is none; the message says which there are.
+    """
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", wanted):

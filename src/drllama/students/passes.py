@@ -51,12 +51,15 @@ class Reader(Protocol):
     def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """Return, differentiable, the logits at these positions of each row, [B, K, V]."""
 
+    def backward(self, loss: torch.Tensor) -> None:
+        """Leave the gradients of a loss of the logits that were returned last."""
+
 
 def make_reader(model: Any, frozen: FrozenWork) -> Reader:  # noqa: ANN401
     """Return the reader for a model and what it wears."""
     if _is_activated(model):
         return ActivatedReader(model, frozen)
-    layers, depth = _decoder_layers(model), _frozen_depth(model)
+    layers, depth = decoder_layers(model), _frozen_depth(model)
     if depth and frozen.remembers:
         return TopReader(model, layers, depth, frozen)
     return PlainReader(model, layers[depth:] if depth else None)
@@ -74,6 +77,10 @@ class PlainReader:
     def train(self) -> None:
         """See ``Reader``."""
         _train_only(self.model, self._trained)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See ``Reader``."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """See ``Reader``; what rows have in common at their beginning is run once, gradients add up in it."""
@@ -134,6 +141,10 @@ class TopReader:
     def train(self) -> None:
         """See ``Reader``."""
         self._plain.train()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See ``Reader``."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """See ``Reader``."""
@@ -209,6 +220,10 @@ class ActivatedReader:
     def train(self) -> None:
         """See ``Reader``."""
         self.model.train()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See ``Reader``."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """See ``Reader``."""
@@ -324,7 +339,7 @@ def _train_only(model: Any, trained: Sequence[torch.nn.Module] | None) -> None: 
         module.train()
 
 
-def _decoder_layers(model: Any) -> Sequence[torch.nn.Module]:  # noqa: ANN401
+def decoder_layers(model: Any) -> Sequence[torch.nn.Module]:  # noqa: ANN401
     """Return the model's layers from the bottom up, none where it isn't clear which they are."""
     bare = model.get_base_model() if isinstance(model, peft.PeftModel) else model
     wanted = int(bare.config.get_text_config().num_hidden_layers)
@@ -339,7 +354,7 @@ def _decoder_layers(model: Any) -> Sequence[torch.nn.Module]:  # noqa: ANN401
 
 def _frozen_depth(model: Any) -> int:  # noqa: ANN401
     """Return how many layers lie below the lowest that an adapter changes, 0 where more than layers is changed."""
-    layers = _decoder_layers(model)
+    layers = decoder_layers(model)
     inside = [_num_changed(layer) for layer in layers]
     if not sum(inside) or sum(inside) < _num_changed(model):
         return 0

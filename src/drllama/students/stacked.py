@@ -64,7 +64,7 @@ def stacks_of(model: Any, methods: Sequence[AnyMethod], *, recalls: bool) -> lis
         alone = not isinstance(method, Lora) or method.dora or method.dropout or (recalls and method.leaves_frozen_work)
         if not alone:
             alike.setdefault(method.model_dump_json(exclude={"alpha", "scaling"}), []).append(at)
-    if not alike or _drops(model):
+    if not alike or drops(model):
         return []
     found = [
         same[start : start + _MOST_ADAPTERS] for same in alike.values() for start in range(0, len(same), _MOST_ADAPTERS)
@@ -148,7 +148,7 @@ def _update(reader: "StackReader", learners: Sequence[Learner], running: Sequenc
         nats_NB = label_nats(reader, rows, learners[running[0]].lesson.label_tokens).view(-1, width)
         shares_NB = torch.tensor([[share for _, share in own] for own in filled], device=nats_NB.device)
         loss_N = (nats_NB * shares_NB).sum(dim=1)
-        loss_N.sum().backward()  # type: ignore[no-untyped-call]
+        reader.backward(loss_N.sum())
         losses_N += loss_N.detach().cpu()
     reader.stack.hand_out_gradients()
     for at, loss in zip(running, losses_N.tolist(), strict=True):
@@ -172,6 +172,10 @@ class StackReader:
 
     def train(self) -> None:
         """See ``Reader``; nothing drops anything here."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See ``Reader``."""
+        loss.backward()  # type: ignore[no-untyped-call]
 
     def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """See ``Reader``; rows are [N x B]."""
@@ -257,7 +261,7 @@ class _Stack:
 
 
 @torch.no_grad()
-def _drops(model: Any) -> bool:  # noqa: ANN401
+def drops(model: Any) -> bool:  # noqa: ANN401
     """Return whether the model draws lots in training."""
     tokens_BT, positions_BT = right_padded([[0] * 8], model.device)
     found = []

@@ -231,7 +231,7 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
             nats_B = label_nats(reader, [one for one, _ in some], lesson.label_tokens)
             shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            reader.backward(loss)
             loss_sum += loss.item()
         reader.model.eval()
     return loss_sum
