@@ -24,6 +24,9 @@ class Silent:
     def work(self, activity, units=0):
         """Hear nothing."""
 
+    def tell(self, line):
+        """Hear nothing."""
+
 
 class Bench:
     """Runs the folder's ``recipe.yaml``; whoever uses it writes that, and puts the script in the student's place."""

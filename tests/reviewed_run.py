@@ -72,6 +72,9 @@ class Silent:
     def work(self, activity, units=0):
         pass
 
+    def tell(self, line):
+        """Hear nothing."""
+
 
 def make_reviewed_run(folder: Path, monkeypatch, *assignments, decisions=()):
     """Carry out a recipe with a scripted student and a recorded teacher; return the run and its store."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drllama.recipe import Finetune
-from drllama.types import Epoch, Example, Finetuned, Outcome, Prediction, StudentCard, TrainingRow, Writing
+from drllama.types import Epoch, Example, Finetuned, Forecast, Outcome, Prediction, StudentCard, TrainingRow, Writing
 
 POISON = "POISON"
 """A question that holds this word doesn't fit the scripted student."""
@@ -137,6 +137,16 @@ class ScriptedStudent:
             )
             for course in courses
         ]
+
+    def forecast(self, train, dev, *, settings, seed, updates_per_epoch=None) -> Forecast:
+        return Forecast(
+            seconds=len(train) * settings.epochs,
+            once_seconds=0,
+            question_seconds=1,
+            peak_bytes=2**30,
+            limit_bytes=2**31,
+            way_out="",
+        )
 
     def wear(self, adapter: Path) -> frozenset[str]:
         self._who = "fine-tuned"

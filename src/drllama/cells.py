@@ -101,6 +101,12 @@ class Cells:
             ahead += min(self._steps.score_ahead(self._splits.test, key) for key in keys)
         return ahead
 
+    def forecast(self, planned: Iterable[PlannedCell], *, questions: int) -> str | None:
+        """Return in a line what these cells and scoring so many questions take; None: no training is ahead."""
+        missing = [cell for cell in planned if not (self._folder and self._folder.has(cell.fingerprint))]
+        ahead = [(self._steps, one) for cell in missing for one in cell.trainings.values()]
+        return Steps.forecast(self._student, ahead, questions=questions + len(missing) * len(self._splits.test))
+
     def train_together(self, planned: Iterable[PlannedCell], progress: Progress) -> None:
         """Bring the trainings of all cells to their end at once, where that takes less time than cell by cell."""
         missing = [cell for cell in planned if not (self._folder and self._folder.has(cell.fingerprint))]
@@ -186,6 +192,10 @@ class Until:
                 f"{self._minutes:g} minutes are over (--max-minutes), in the middle of {activity}; "
                 "the same command goes on from here"
             )
+
+    def tell(self, line: str) -> None:
+        """Hear what a person is to read and keep."""
+        self._progress.tell(line)
 
 
 def choices_of(

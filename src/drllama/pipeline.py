@@ -87,8 +87,11 @@ def run(
         return kept
     leaks = _guarded(scene, (one for cell in planned for one in cell.examples), run_id)
     bare = (splits.test, splits.dev) if taught else (splits.test,)
+    asked = sum(map(scene.steps.score_ahead, bare))
+    if told := work.forecast(planned, questions=round(asked)):
+        progress.tell(told)
     ahead = work.work_ahead(planned) + (words.work_ahead(planned) if recipe.evaluate.generate else 0)
-    progress.expect(ahead + sum(map(scene.steps.score_ahead, bare)))
+    progress.expect(ahead + asked)
 
     untrained = scene.steps.scored(scene.student, splits.test, "the untrained student", progress)
     if taught:

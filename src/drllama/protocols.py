@@ -13,6 +13,7 @@ from drllama.types import (
     Candidate,
     Example,
     Finetuned,
+    Forecast,
     Objection,
     OpenBatch,
     Prediction,
@@ -39,6 +40,9 @@ class Progress(Protocol):
 
     def work(self, activity: str, units: float = 0) -> None:
         """Hear what is being done, and how much of the work that finished."""
+
+    def tell(self, line: str) -> None:
+        """Hear what a person is to read and keep."""
 
 
 class Source(Protocol):
@@ -194,6 +198,17 @@ class Student(Protocol):
         ``workspace`` outlives a kill: what the student keeps there lets the next call go on where this one ended,
         with the same adapter at the end, byte for byte.
         """
+
+    def forecast(
+        self,
+        train: Sequence[TrainingRow],
+        dev: Sequence[Example],
+        *,
+        settings: Finetune,
+        seed: int,
+        updates_per_epoch: int | None = None,
+    ) -> Forecast:
+        """Return what ``finetune`` would take, from a few rows that are trained and thrown away; it takes seconds."""
 
     def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
         """Return, by place, which trainings with these settings take less time at once than one after another."""

@@ -9,6 +9,7 @@ from drllama.ids import derive_seed, fingerprint
 from drllama.prompts import student_prompt
 from drllama.protocols import TRAINING_COST, WRITING_COST, Course, Progress, Student
 from drllama.recipe import Recipe
+from drllama.stages.forecast import forecast_line
 from drllama.stages.score import score
 from drllama.stages.write import write
 from drllama.store import Step, Store
@@ -46,6 +47,11 @@ class Steps:
             "keep_context": recipe.student.keep_context,
             "labels": [[label, task.verbalizers[label]] for label in task.labels],
         }
+
+    @property
+    def num_epochs(self) -> int:
+        """Return the epochs of a training."""
+        return self._recipe.finetune.epochs
 
     @property
     def updates_per_epoch(self) -> int:
@@ -185,6 +191,28 @@ class Steps:
             updates_per_epoch=training.updates_per_epoch,
             workspace=workspace,
         )
+
+    @staticmethod
+    def forecast(
+        student: Student, trainings: Sequence[tuple["Steps", Training]], *, questions: int, times: float = 1.0
+    ) -> str | None:
+        """Return in a line what these trainings and scoring so many questions take; None: no training is ahead.
+
+        The one that takes longest is tried for some seconds; the others are told by it, and so are more like them:
+        there are ``times`` as many in all.
+        """
+        ahead = [steps.training_ahead(training) for steps, training in trainings]
+        if not any(ahead):
+            return None
+        steps, training = trainings[ahead.index(max(ahead))]
+        found = student.forecast(
+            training.rows,
+            steps._splits.dev,
+            settings=steps._recipe.finetune,
+            seed=steps._seed(training),
+            updates_per_epoch=training.updates_per_epoch,
+        )
+        return forecast_line(found, trainings=times * sum(ahead) / max(ahead), questions=questions)
 
     def _train(
         self,

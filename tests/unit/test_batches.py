@@ -182,7 +182,7 @@ def test_each_round_of_an_augmentation_is_a_batch(drllama, server, desk, folder)
 def test_what_a_run_needs_of_its_teacher_goes_out_at_one_visit(server, desk, folder):
     recipe_for(server)
     lesson = teaching.read_lesson(read_recipe(folder / "recipe.yaml").recipe)
-    silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
+    silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None, tell=lambda line: None)
     told = {"limits": teaching.Limits(), "progress": silent}
     with RequestStore(folder / "replies.sqlite") as replies:
         with pytest.raises(BatchPending):

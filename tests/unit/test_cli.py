@@ -73,7 +73,7 @@ def finished_run(tmp_path_factory):
     write_recipe(folder / "recipe.yaml", folder / "questions.jsonl", more=FAST)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "make_student", Script().make_student)
-        silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
+        silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None, tell=lambda line: None)
         with RequestStore(folder / "runs" / "replies.sqlite") as replies:
             return folder / "runs", pipeline.run(
                 read_recipe(folder / "recipe.yaml").recipe,

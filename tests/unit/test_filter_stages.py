@@ -55,6 +55,9 @@ class Silent:
     def work(self, activity, units=0):
         """Hear nothing."""
 
+    def tell(self, line):
+        """Hear nothing."""
+
 
 class Scripted:
     """A teacher in memory behind a store; ``answer`` gives a text or a failure."""

@@ -27,6 +27,7 @@ class Heard:
     expected: list[float] = field(default_factory=list)
     units: float = 0
     activities: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def expect(self, units):
         self.expected.append(units)
@@ -35,6 +36,9 @@ class Heard:
         self.units += units
         if activity not in self.activities:
             self.activities.append(activity)
+
+    def tell(self, line):
+        self.lines.append(line)
 
 
 class Bench:
@@ -109,6 +113,14 @@ def test_a_run_scores_the_baselines_the_untrained_and_the_fine_tuned_student_in_
     assert {one.split for one in run.evaluations} == {"test"}
     assert run.split_sizes == {"train": 24, "dev": 6, "test": 12}
     assert asked == (12, 12, 1)
+
+
+def test_a_run_says_before_training_what_time_and_memory_it_takes_and_only_then(benched, finished):
+    *_, heard = benched
+    # 24 questions three times at a second each; 12 of test asked twice.
+    assert heard.lines == ["about 2 minutes ahead, about 1.0 GiB of memory"]
+    finished.run()
+    assert finished.heard.lines == []
 
 
 def test_a_run_leaves_a_manifest_a_report_in_three_forms_and_its_whole_recipe(finished):

@@ -29,6 +29,12 @@ class Silent:
     def work(self, activity, units=0):
         """Hear nothing."""
 
+    def __init__(self):
+        self.lines = []
+
+    def tell(self, line):
+        self.lines.append(line)
+
 
 def nats(settings, seed, epoch):
     """Alpha 64 is best, more so from epoch to epoch; seeds differ a little."""
@@ -329,6 +335,16 @@ def test_a_second_setting_makes_a_line_for_each_of_its_values(bench):
     assert all(len(line.marks) == 2 and line.points for line in pictures[0].lines)
     names = [line.name_y for line in pictures[0].lines]
     assert abs(names[0] - names[1]) >= 14, "names don't stand on each other"
+
+
+@pytest.mark.parametrize(
+    ("more", "share"), [({}, 1), ({"halving": True}, (4 + 2 + 1) / (4 * 3))], ids=["whole", "halved"]
+)
+def test_a_sweep_says_once_what_it_takes(bench, more, share):
+    progress, request = Silent(), bench.request(grid=(f"{ALPHA}=1,16,64,256",), seeds=5, **more)
+    sweeps.sweep(request, store=bench.store, progress=progress)
+    minutes = round(4 * 5 * 24 * 3 * share / 60)
+    assert progress.lines == [f"about {minutes} minutes ahead, about 1.0 GiB of memory"]
 
 
 def test_the_recipe_is_read_once(bench):

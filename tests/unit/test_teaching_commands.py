@@ -398,7 +398,7 @@ def test_a_plan_tells_the_time_at_the_allowed_rate_and_what_the_test_set_shows(d
 def test_ten_replies_are_a_pilot(folder, server):
     write_questions(folder / "questions.jsonl", train=4, dev=10)
     live(server)
-    silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
+    silent = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None, tell=lambda line: None)
     lesson = teaching.read_lesson(read_recipe(folder / "recipe.yaml").recipe)
     with RequestStore(folder / "replies.sqlite") as replies:
         teaching.audit(lesson, replies=replies, limits=teaching.Limits(), progress=silent)

@@ -21,7 +21,7 @@ from drllama.types import Example, FailureKind, Finish, Original, Outcome, Reply
 LABELS = ("yes", "no", "maybe")
 TASK = Task(name="t", instruction="Answer.", labels=LABELS, verbalizers={label: label for label in LABELS})
 WRITER = Correspondent(endpoint="scripted", model="m", form=ReplyForm.SCHEMA)
-SILENT = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None)
+SILENT = SimpleNamespace(expect=lambda units: None, work=lambda activity, units=0: None, tell=lambda line: None)
 RECIPE = Recipe.model_validate(
     {"name": "r", "data": {"jsonl": {"path": "q.jsonl"}}, "evaluate": {"bootstrap_samples": 100}}
 )

@@ -55,6 +55,14 @@ class ShownProgress:
             sys.stderr.flush()
         self._activity = activity
 
+    def tell(self, line: str) -> None:
+        """Hear what a person is to read and keep."""
+        if self._live:
+            self._console.print(line, markup=False, highlight=False)
+        else:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
     def _line(self, activity: str, now: float) -> str:
         if not self._expected:
             return activity

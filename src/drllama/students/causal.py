@@ -21,6 +21,7 @@ from drllama.students.adapters import (
 )
 from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, Unfit, by_context, make_encoder
+from drllama.students.forecast import forecast
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
@@ -34,6 +35,7 @@ from drllama.types import (
     Epoch,
     Example,
     Finetuned,
+    Forecast,
     Label,
     Outcome,
     Prediction,
@@ -133,6 +135,27 @@ class CausalStudent:
             truncated_examples=sum(one.truncated_tokens > 0 for one in lesson.examples),
             trainable_parameters=sum(weight.numel() for weight in self._model.parameters() if weight.requires_grad),
         )
+
+    def forecast(
+        self,
+        train: Sequence[TrainingRow],
+        dev: Sequence[Example],
+        *,
+        settings: Finetune,
+        seed: int,
+        updates_per_epoch: int | None = None,
+    ) -> Forecast:
+        """Return what a training will take (see ``protocols.Student``)."""
+        lesson, _ = self._lesson(train, settings, seed, updates_per_epoch)
+        judged, _ = self._longest_first(dev)
+        if not judged:
+            raise DataError("none of the dev questions fits student.max_tokens; raise it")
+        self.undress()
+        self._model = with_new_adapter(self._bare, settings.method, self._encoder, seed=derive_seed(seed, "adapter"))
+        reader = make_reader(self._model, self._frozen)
+        found = forecast(reader, lesson, judged, scored_at_once=self._settings.batch_size)
+        self.undress()
+        return found
 
     def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
         """Return which trainings take less time at once than one after another (see ``protocols.Student``)."""

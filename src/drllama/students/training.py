@@ -44,9 +44,14 @@ class Lesson:
     updates_per_epoch: int
     """Dev is asked after so many; examples pass by in an endless row of passes, whatever their number."""
 
+    @property
+    def updates_of_pass(self) -> int:
+        """Return the updates in which each example is seen once."""
+        return math.ceil(len(self.examples) / self.settings.batch_size)
+
     def batch(self, update: int) -> list[int]:
         """Return the examples of one update (from 0) as indices; in each pass each example is seen once."""
-        passes, at = divmod(update, math.ceil(len(self.examples) / self.settings.batch_size))
+        passes, at = divmod(update, self.updates_of_pass)
         return self.batches(passes + 1)[at]
 
     def batches(self, number: int) -> list[list[int]]:
@@ -131,7 +136,7 @@ def train_adapter(
             learner.judge(on_dev(number, learner.mean_loss))
         else:
             batch = learner.batch()
-            learner.update(_backward(reader, lesson, batch, step=learner.story.step))
+            learner.update(backward(reader, lesson, batch, step=learner.story.step))
             on_step(f"training, epoch {number} of {lesson.settings.epochs}", len(batch))
         if asks_dev or checkpoint_is_due(saved_at):
             learner.save()
@@ -218,7 +223,7 @@ class Learner:
         return self.checkpoint.content(self.weights, self._optimizer, self.best, self.story)
 
 
-def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Encoded, float]]], *, step: int) -> float:
+def backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Encoded, float]]], *, step: int) -> float:
     """Leave the gradients of one update, and return the batch's mean loss in nats.
 
     An example weighs 1 in the mean of all batches.
@@ -227,7 +232,7 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
         reader.train()
-        for some in _micro_batches(reader, lesson, [part for example in batch for part in example]):
+        for some in micro_batches(reader, lesson, [part for example in batch for part in example]):
             nats_B = label_nats(reader, [one for one, _ in some], lesson.label_tokens)
             shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
             loss = (nats_B * shares_B).sum()
@@ -237,7 +242,7 @@ def _backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enc
     return loss_sum
 
 
-def _micro_batches(
+def micro_batches(
     reader: Reader, lesson: Lesson, parts: Sequence[tuple[Encoded, float]]
 ) -> list[list[tuple[Encoded, float]]]:
     """Return what is in memory at once; on a CPU as little as is run together."""

@@ -1,5 +1,6 @@
 """The story of a sweep: points, their trainings, the best of them, and the report."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -30,7 +31,9 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
     source = plugins.make_source(recipe)
     splits = source.load()
     parts = parts_of(splits, folds=request.folds)
-    trainings = Trainings(parts, source.task, num_seeds=recipe.seeds, store=store, progress=progress)
+    trainings = Trainings(
+        parts, source.task, num_seeds=recipe.seeds, times=_times(request), store=store, progress=progress
+    )
     points = _points(request, trainings)
     finished = [at for at, point in enumerate(points) if point.is_finished]
     by = request.judge()
@@ -74,6 +77,17 @@ def _points(request: SweepRequest, trainings: Trainings) -> list[Point]:
     if request.halving:
         return halved(points, trainings, by=request.judge())
     return trainings.to_epoch(points, max(point.recipe.finetune.epochs for point in points))
+
+
+def _times(request: SweepRequest) -> float:
+    """Return how much there is to do in all, in trainings to the end of the points that are begun with."""
+    if request.search:
+        return request.trials or TRIALS  # What halving will spare isn't known before.
+    if not request.halving:
+        return 1.0
+    alive = len(request.points())
+    rungs = [alive := math.ceil(alive / 2) for _ in range(request.recipe().finetune.epochs - 1)]
+    return (len(request.points()) + sum(rungs)) / (len(request.points()) * (len(rungs) + 1))
 
 
 def _fingerprint(request: SweepRequest, recipe: Recipe) -> str:

@@ -66,9 +66,12 @@ def parts_of(splits: Splits, *, folds: int | None) -> tuple[Part, ...]:
 class Trainings:
     """Trains points; one student is in memory at a time, made anew only where a point has another one."""
 
-    def __init__(self, parts: Sequence[Part], task: Task, *, num_seeds: int, store: Store, progress: Progress) -> None:
-        self._parts, self._task, self._seeds = tuple(parts), task, range(1, num_seeds + 1)
-        self._store, self._progress = store, progress
+    def __init__(
+        self, parts: Sequence[Part], task: Task, *, num_seeds: int, times: float, store: Store, progress: Progress
+    ) -> None:
+        """Train and judge on these parts; in all there will be ``times`` as much to do as for the first points."""
+        self._parts, self._task, self._num_seeds, self._times = tuple(parts), task, num_seeds, times
+        self._store, self._progress, self._is_foretold = store, progress, False
         self._student: tuple[Recipe, Student] | None = None
 
     @property
@@ -94,13 +97,11 @@ class Trainings:
         for _, group in groupby(order, key=lambda at: _first_with(points, at)):
             same = list(group)
             student = self.student_of(points[same[0]].recipe)
+            trainings = [one for at in same for one in self._trainings_of(student, points[at].recipe)]
+            if not self._is_foretold and (line := Steps.forecast(student, trainings, questions=0, times=self._times)):
+                self._is_foretold = True
+                self._progress.tell(line)
             self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in same))
-            trainings = [
-                self._training(student, points[at].recipe, seed, part)
-                for at in same
-                for seed in self._seeds
-                for part in self._parts
-            ]
             Steps.train_together(student, trainings, self._progress, stop_after=epoch)
             for number, at in enumerate(same, start=1):
                 who = f"setting {number} of {len(same)}"
@@ -108,13 +109,13 @@ class Trainings:
         return [found[at] for at in range(len(points))]
 
     def _trained(self, student: Student, point: Point, epoch: int, who: str) -> Point:
-        trainings = []
-        cases = [(seed, part) for seed in self._seeds for part in self._parts]
-        for number, (seed, part) in enumerate(cases):
-            told = who if len(self._seeds) == 1 else f"{who}, seed {seed} of {len(self._seeds)}"
+        found = []
+        trainings = self._trainings_of(student, point.recipe)
+        for number, ((seed, part), (steps, training)) in enumerate(zip(self._cases, trainings, strict=True)):
+            told = who if self._num_seeds == 1 else f"{who}, seed {seed} of {self._num_seeds}"
             told = told if part.fold is None else f"{told}, fold {part.fold} of {len(self._parts)}"
-            epochs, seconds = self._epochs(student, point.recipe, seed, part, epoch, _Saying(self._progress, told))
-            trainings.append(
+            epochs, seconds = _epochs(steps, student, training, epoch, _Saying(self._progress, told))
+            found.append(
                 SweepTraining(
                     seed=seed,
                     fold=part.fold,
@@ -124,31 +125,35 @@ class Trainings:
                     seconds=round(seconds + (point.trainings[number].seconds if point.trainings else 0.0), 1),
                 )
             )
-        return replace(point, trainings=tuple(trainings), num_epochs=min(epoch, point.recipe.finetune.epochs))
-
-    def _epochs(
-        self, student: Student, recipe: Recipe, seed: int, part: Part, epoch: int, progress: Progress
-    ) -> tuple[tuple[Epoch, ...], float]:
-        steps, training = self._training(student, recipe, seed, part)
-        if epoch < recipe.finetune.epochs:
-            first = steps.first_epochs(student, training, epoch, progress)
-            return first.result, first.record.seconds
-        whole = steps.finetuned(student, training, progress)
-        return whole.result.epochs, whole.record.seconds
+        return replace(point, trainings=tuple(found), num_epochs=min(epoch, point.recipe.finetune.epochs))
 
     def _ahead(self, student: Student, point: Point, epoch: int) -> float:
         epochs = point.recipe.finetune.epochs
         share = max(0, min(epoch, epochs) - point.num_epochs) / epochs
-        ahead = 0.0
-        for seed in self._seeds:
-            for part in self._parts:
-                steps, training = self._training(student, point.recipe, seed, part)
-                ahead += share * steps.training_ahead(training)
-        return ahead
+        return share * sum(steps.training_ahead(one) for steps, one in self._trainings_of(student, point.recipe))
 
-    def _training(self, student: Student, recipe: Recipe, seed: int, part: Part) -> tuple[Steps, Training]:
-        steps = Steps(recipe, part.splits, self._task, student.card, self._store)
-        return steps, steps.training([TrainingRow(example=one) for one in part.splits.train], seed=seed)
+    def _trainings_of(self, student: Student, recipe: Recipe) -> list[tuple[Steps, Training]]:
+        """Return the trainings of a point, a seed and a part each."""
+        found = []
+        for seed, part in self._cases:
+            steps = Steps(recipe, part.splits, self._task, student.card, self._store)
+            found.append((steps, steps.training([TrainingRow(example=one) for one in part.splits.train], seed=seed)))
+        return found
+
+    @property
+    def _cases(self) -> list[tuple[int, Part]]:
+        return [(seed, part) for seed in range(1, self._num_seeds + 1) for part in self._parts]
+
+
+def _epochs(
+    steps: Steps, student: Student, training: Training, epoch: int, progress: Progress
+) -> tuple[tuple[Epoch, ...], float]:
+    """Return the epochs of a training up to this one, and the seconds of this sitting."""
+    if epoch < steps.num_epochs:
+        first = steps.first_epochs(student, training, epoch, progress)
+        return first.result, first.record.seconds
+    whole = steps.finetuned(student, training, progress)
+    return whole.result.epochs, whole.record.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +168,9 @@ class _Saying:
 
     def work(self, activity: str, units: float = 0) -> None:
         self.progress.work(f"{self.who}: {activity}", units)
+
+    def tell(self, line: str) -> None:
+        self.progress.tell(line)
 
 
 def _first_with(points: Sequence[Point], at: int) -> int:

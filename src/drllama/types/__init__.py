@@ -43,6 +43,7 @@ from drllama.types.filtering import (
     Quoted,
     Votes,
 )
+from drllama.types.forecasts import Forecast
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.ledger import (
     Asking,
@@ -125,6 +126,7 @@ __all__ = [
     "Finding",
     "Finetuned",
     "Finish",
+    "Forecast",
     "FunnelStep",
     "How",
     "Judgement",
