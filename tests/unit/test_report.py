@@ -343,7 +343,7 @@ def test_where_students_ran_is_told(experiment):
 
 def test_a_second_reading_of_the_test_questions_is_told():
     run, questions = make_experiment()
-    assert "once by each of 12 systems; all 1 choices were made on dev" in report_markdown(contents((run, questions)))
+    assert "once by each of 12 systems; 1 choice, all made on dev" in report_markdown(contents((run, questions)))
     again = Reading(system="untrained", step="0" * 64, at="2024-03-01T12:00:00Z", num_questions=120)
     twice = replace(run, readings=(*run.readings, again, again))
     assert "more than once by untrained" in report_markdown(contents((twice, questions)))

@@ -51,7 +51,7 @@ def readings_told(readings: Sequence[Reading], choices: Sequence[Choice], split:
         again = sorted(name for name, number in systems.items() if number > 1)
         told = f"{times}, more than once by {', '.join(again)}"
     splits = sorted({one.split for one in choices})
-    return f"{told}; all {len(choices)} choices were made on {' and '.join(splits)}." if choices else f"{told}."
+    return f"{told}; {counted(len(choices), 'choice')}, all made on {' and '.join(splits)}." if choices else f"{told}."
 
 
 def power_told(power: Power, conclusion: Conclusion | None) -> str:

@@ -85,7 +85,9 @@ def _costs(
         others = {prompt for method, prompt in prompts.items() if method not in methods_of(name)}
         spent = [one for one in bill if one.prompt not in others]
         usd = None if any(one.num_unpriced for one in spent) else sum(one.usd for one in spent)
-        per_point = None if usd is None else cost_per_point(against_none[system], usd)
+        gain = against_none[system]
+        # One seed can't tell a gain from the luck of training.
+        per_point = None if usd is None or gain.seed_error is None else cost_per_point(gain, usd)
         found.append(ArmCost(arm=system, usd=usd, per_point=per_point))
     return tuple(found)
 
