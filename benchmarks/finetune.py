@@ -2,9 +2,10 @@
 
 The same model, questions, tokens, batches and adapter for all, in fp32; each way runs in a process of its own, one
 after another, in rounds, so that a machine whose speed drifts slows all of them. Each round makes so many updates; the
-first is thrown away. Batches hold questions of like length, which is ours to arrange and spares the peers padding. Time
-is counted a token of a question (padding is nobody's merit); of all updates the middle one counts. On a machine that
-others use too, ask for one thread: then CPU seconds are counted, which others lengthen little.
+first is thrown away. Batches hold questions of like length, which is our arrangement and spares the peers padding; with
+``--shuffled`` peers get batches of chance, as they make them. Time is counted for each token of a question, since
+padding is nobody's merit; of all updates the middle one counts. On a machine that others use too, ask for one thread:
+then CPU seconds are counted, which others lengthen little.
 
 Ours is what a run does, with its checkpoints. Rows with a cache are measured once it is filled: what every epoch after
 the first, and every further training on the same questions, takes. The share of the machine's measured fp32 rate of
@@ -19,6 +20,7 @@ paper (padded to 512, the loss on all tokens) and llamafactory.
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -155,17 +157,21 @@ def one_round(options: argparse.Namespace, prepared: Path) -> Iterator[tuple[str
 
 
 def prepare(options: argparse.Namespace, folder: Path) -> list[list[int]]:
-    """Write what peers read, and return how many tokens each update of the first two passes has."""
+    """Write what peers read, and return how many tokens each update has: of our first two passes, and of theirs."""
     encoded, passes = order_of(options.updates, options.batch)
+    given = passes[0]
+    if options.shuffled:
+        places = random.Random(SEED).sample(range(len(encoded)), len(encoded))
+        given = [places[at : at + options.batch] for at in range(0, len(places), options.batch)]
     tokenizer = encoder_for(PubMedQADemoSource(PubMedQADemo(), None).task).tokenizer
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for one in (encoded[index] for batch in passes[0] for index in batch):
+        for one in (encoded[index] for batch in given for index in batch):
             prompt, answer = list(one.tokens), tokenizer(f" {one.example.label}")["input_ids"]
             row = {"prompt": tokenizer.decode(prompt), "answer": f" {one.example.label}"}
             file.write(json.dumps({**row, "prompt_tokens": prompt, "answer_tokens": answer}) + "\n")
     settings = {"model": str(weights_folder()), **LORA, "batch": options.batch, "updates": options.updates}
     (folder / "settings.json").write_text(json.dumps({**settings, "learning_rate": 1e-4}))
-    return [[sum(len(encoded[index].tokens) for index in batch) for batch in batches] for batches in passes]
+    return [[sum(len(encoded[index].tokens) for index in batch) for batch in batches] for batches in (*passes, given)]
 
 
 def main() -> None:
@@ -177,6 +183,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=4, help="in each round")
     parser.add_argument("--batch", type=int, default=8, help="questions an update")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--shuffled", action="store_true", help="batches of chance for peers, as they would make them")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--ours", choices=OURS, action="append", help="one of our own ways, the others not")
     parser.add_argument("--peer", type=lambda text: text.split("=", 1), action="append", default=[])
@@ -191,13 +198,18 @@ def main() -> None:
     show(taken, tokens, options)
 
 
+def _pass_of(name: str) -> int:
+    """Return which of the passes a way was measured in: our first or second, or the peers'."""
+    return 2 if name not in OURS else 1 if "cache" in name else 0
+
+
 def show(taken: dict[str, list[Measured]], tokens: list[list[int]], options: argparse.Namespace) -> None:
     mean = statistics.mean(tokens[0]) / options.batch
     a_token = {
         name: statistics.median(
             seconds / read
             for one in rounds
-            for seconds, read in list(zip(one.seconds, tokens["cache" in name], strict=True))[1:]
+            for seconds, read in list(zip(one.seconds, tokens[_pass_of(name)], strict=True))[1:]
         )
         for name, rounds in taken.items()
     }
