@@ -17,7 +17,7 @@ from drllama.recipe import Recipe, as_yaml, resolve
 from drllama.replies import RequestStore
 from drllama.report import (
     leaks_json,
-    read_published,
+    published_beside,
     report_contents,
     report_html,
     report_json,
@@ -70,7 +70,7 @@ def run(
     until = Until(progress, limits.max_minutes)
     progress.work("reading the questions")
     splits, task = _questions(recipe)
-    published = read_published(recipe.report.reference) if recipe.report.reference else None
+    published = published_beside(recipe.report)
     if recipe.augment:
         teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
     scene = _scene(recipe, splits, task, store, progress)

@@ -59,7 +59,8 @@ def origins(resolved):
         ),
         (
             "report: {zzz: 9}",
-            "unknown setting 'report.zzz' (line 3); report has worst_mistakes, flipped_questions, reference",
+            "unknown setting 'report.zzz' (line 3); report has worst_mistakes, flipped_questions, reference, "
+            "reference_student",
         ),
     ],
 )

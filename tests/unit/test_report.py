@@ -16,9 +16,10 @@ from made_up_run import HOSTILE, LABELS, make_experiment, make_hostile_run, make
 from pydantic import TypeAdapter
 
 from drllama.errors import DataError
-from drllama.recipe import Evaluate
+from drllama.recipe import Evaluate, Report
 from drllama.report import (
     ReportContents,
+    published_beside,
     read_published,
     report_contents,
     report_html,
@@ -368,6 +369,14 @@ def test_published_results_are_drawn_and_told_with_their_source():
     assert "arXiv 2305.07804" in Page(report_html(made)).text
     assert "arXiv 2305.07804" in report_markdown(made)
     assert any("had other questions" in note for note in made.notes)
+
+
+def test_published_results_of_one_student_can_be_asked_for():
+    found = published_beside(Report(reference=PUBLISHED, reference_student="LLaMA-7B"))
+    assert {row.student for row in found.rows} == {"LLaMA-7B"}
+    assert published_beside(Report()) is None
+    with pytest.raises(DataError, match=r"nothing of report\.reference_student 'llama'; there are BioGPT-Large, LLaMA"):
+        published_beside(Report(reference=PUBLISHED, reference_student="llama"))
 
 
 @pytest.mark.parametrize(

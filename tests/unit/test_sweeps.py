@@ -351,3 +351,14 @@ def test_the_recipe_is_read_once(bench):
     request = bench.request(grid=(f"{ALPHA}=16,64",))
     Path(request.path).write_text("not: a recipe")
     assert sweeps.sweep(request, store=bench.store, progress=Silent()).points[0].settings == {ALPHA: 16}
+
+
+def test_published_results_over_the_same_setting_are_drawn_as_diamonds_of_their_own(bench):
+    paper = Path(__file__).parents[2] / "experiments" / "paper" / "published.json"
+    wanted = (f"report.reference={paper}", "report.reference_student=BioGPT-Large")
+    found = bench.sweep(grid=(f"{ALPHA}=32,64",), assignments=wanted)
+    page = (bench.store.sweep_folder(found.id) / "sweep.html").read_text(encoding="utf-8")
+    assert page.count('class="published"') == 2 * 6  # accuracy and macro-F1 over six values of alpha
+    assert "BioGPT-Large, published: 0.550" in page
+    assert "arXiv 2305.07804" in page
+    assert "published" not in json.loads((bench.store.sweep_folder(found.id) / "sweep.json").read_text())

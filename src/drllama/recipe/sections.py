@@ -124,6 +124,8 @@ class Report(Section):
     """How many questions that change sides between two arms are shown with their text."""
     reference: Path | None = None
     """A file of published results to draw beside ours, such as experiments/paper/published.json."""
+    reference_student: str | None = None
+    """Whose of them; null: those of all students in the file."""
 
 
 class Recipe(Section):

@@ -3,7 +3,7 @@
 from drllama.report.comparing import comparison_contents, comparison_html, comparison_json, comparison_markdown
 from drllama.report.contents import ComparisonContents, ReportContents
 from drllama.report.gathering import report_contents
-from drllama.report.published import read_published
+from drllama.report.published import published_beside, read_published
 from drllama.report.rendering import leaks_json, report_html, report_json, report_markdown
 from drllama.report.sensitivity import value_shown
 from drllama.report.sweeps import point_note, sweep_html, sweep_json, sweep_markdown, sweep_told
@@ -22,6 +22,7 @@ __all__ = [
     "percent_text",
     "point_note",
     "points_text",
+    "published_beside",
     "read_published",
     "report_contents",
     "report_html",

@@ -2,15 +2,35 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from drllama.errors import DataError
+from drllama.recipe import Report
 from drllama.types import Published, PublishedRow
 
 FORMAT = 1
 _FORM = "experiments/paper/published.json shows the form"
+
+
+def published_beside(settings: Report) -> Published | None:
+    """Return the published results that a recipe wants beside ours; None: it wants none.
+
+    Raises:
+        DataError: the file can't be read, or has none of the student that is wanted.
+    """
+    if settings.reference is None:
+        return None
+    found, student = read_published(settings.reference), settings.reference_student
+    if student is None:
+        return found
+    rows = tuple(row for row in found.rows if row.student == student)
+    if not rows:
+        there = ", ".join(dict.fromkeys(row.student for row in found.rows))
+        raise DataError(f"{settings.reference}: nothing of report.reference_student '{student}'; there are {there}")
+    return replace(found, rows=rows)
 
 
 def read_published(path: Path) -> Published:

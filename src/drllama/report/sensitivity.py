@@ -4,12 +4,12 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, floor, log
 
 from drllama.report.pictures import Tick, shorten
-from drllama.types import OverSeeds, Sweep, SweepPoint
+from drllama.types import OverSeeds, Published, Sweep, SweepPoint
 
 _METRICS = ("accuracy", "macro-F1")
 _MOST_LINES = 6
@@ -36,6 +36,8 @@ class SensitivityLine:
     name: str
     """What the other settings are; empty where there are no others."""
     marks: tuple[SensitivityMark, ...]
+    is_published: bool = False
+    """Somebody else's results."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class Line:
     """As ``polyline`` takes them; empty where the marks aren't joined."""
     dashes: str
     marks: tuple[Mark, ...]
+    is_published: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +96,11 @@ class SensitivityPicture:
     y_ticks: tuple[Tick, ...]
 
 
-def sensitivities(sweep: Sweep) -> tuple[Sensitivity, ...]:
-    """Return accuracy and macro-F1 over each setting that a sweep varied and that has several values."""
+def sensitivities(sweep: Sweep, published: Published | None = None) -> tuple[Sensitivity, ...]:
+    """Return accuracy and macro-F1 over each setting that a sweep varied and that has several values.
+
+    Published results over the same setting, of students trained without generated rows, are lines of their own.
+    """
     found = []
     for path in sweep.varied:
         if len({str(point.settings[path]) for point in sweep.points}) < 2:
@@ -103,8 +109,31 @@ def sensitivities(sweep: Sweep) -> tuple[Sensitivity, ...]:
         is_joined = len(lines) <= _MOST_LINES and any(len(points) > 1 for points in lines.values())
         if not is_joined:
             lines = {"": list(sweep.points)}
-        found += [_over(path, metric, lines, is_joined) for metric in _METRICS]
+        for metric in _METRICS:
+            ours = _over(path, metric, lines, is_joined)
+            theirs = _published_lines(published, path, metric) if published else ()
+            found.append(replace(ours, lines=(*ours.lines, *theirs)))
     return tuple(found)
+
+
+def _published_lines(published: Published, path: str, metric: str) -> tuple[SensitivityLine, ...]:
+    rows = [row for row in published.rows if (row.setting, row.arm) == (path, "none")]
+    return tuple(
+        SensitivityLine(
+            name=f"{student}, published",
+            is_published=True,
+            marks=tuple(
+                SensitivityMark(value=row.value, result=_single(row.accuracy if metric == "accuracy" else row.macro_f1))
+                for row in rows
+                if row.student == student
+            ),
+        )
+        for student in dict.fromkeys(row.student for row in rows)
+    )
+
+
+def _single(value: float) -> OverSeeds:
+    return OverSeeds(value=value, low=None, high=None, each=(value,), level=0.95)
 
 
 def _over(path: str, metric: str, lines: Mapping[str, Sequence[SweepPoint]], is_joined: bool) -> Sensitivity:
@@ -183,7 +212,16 @@ def sensitivity_picture(contents: Sensitivity) -> SensitivityPicture:
         )
         points = " ".join(f"{mark.x:.2f},{mark.y:.2f}" for mark in marks) if contents.is_joined else ""
         dashes = "" if number == 0 else f"{8 - number} {2 + number}"
-        lines.append(Line(name=names[number], name_y=marks[-1].y, points=points, dashes=dashes, marks=marks))
+        lines.append(
+            Line(
+                name=names[number],
+                name_y=marks[-1].y,
+                points=points,
+                dashes=dashes,
+                marks=marks,
+                is_published=line.is_published,
+            )
+        )
     num_steps = round((high - low) / step)
     y_ticks = tuple(Tick(at=y_of(low + step * at), text=f"{low + step * at:.2f}") for at in range(num_steps + 1))
     return SensitivityPicture(
@@ -252,7 +290,4 @@ def _apart(lines: Sequence[Line], *, top: float, bottom: float) -> tuple[Line, .
         places[after] = max(places[after], places[before] + 14)
     over = max(0.0, places[-1] - bottom) if places else 0.0
     by_line = {at: max(top, place - over) for at, place in zip(order, places, strict=True)}
-    return tuple(
-        Line(name=line.name, name_y=by_line[at], points=line.points, dashes=line.dashes, marks=line.marks)
-        for at, line in enumerate(lines)
-    )
+    return tuple(replace(line, name_y=by_line[at]) for at, line in enumerate(lines))

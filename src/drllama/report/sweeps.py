@@ -5,7 +5,7 @@ from dataclasses import asdict
 from drllama.report.rendering import json_of
 from drllama.report.sensitivity import sensitivities, sensitivity_picture, value_shown
 from drllama.report.templates import html_of, markdown_of
-from drllama.types import Sweep, SweepPoint
+from drllama.types import Published, Sweep, SweepPoint
 
 FORMAT = 1
 """Raised whenever a reader of ``sweep.json`` would have to change."""
@@ -22,14 +22,15 @@ def sweep_markdown(sweep: Sweep) -> str:
     return markdown_of("sweep.md.jinja", sweep=sweep, rows=_rows(sweep), told=sweep_told(sweep))
 
 
-def sweep_html(sweep: Sweep) -> str:
-    """Return the sweep as one HTML page that loads nothing and runs nothing."""
+def sweep_html(sweep: Sweep, published: Published | None = None) -> str:
+    """Return the sweep as one HTML page that loads nothing and runs nothing, published results beside ours."""
     return html_of(
         "sweep.html.jinja",
         sweep=sweep,
         rows=_rows(sweep),
         told=sweep_told(sweep),
-        pictures=[sensitivity_picture(contents) for contents in sensitivities(sweep)],
+        pictures=[sensitivity_picture(contents) for contents in sensitivities(sweep, published)],
+        published=published,
     )
 
 

@@ -9,7 +9,7 @@ from drllama.environment import environment
 from drllama.ids import derive_seed, fingerprint
 from drllama.protocols import Progress
 from drllama.recipe import Recipe
-from drllama.report import sweep_html, sweep_json, sweep_markdown
+from drllama.report import published_beside, sweep_html, sweep_json, sweep_markdown
 from drllama.store import Store
 from drllama.sweeps.request import Settings, SweepRequest
 from drllama.sweeps.search import halved, searched
@@ -28,6 +28,7 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
     """
     recipe = request.recipe()
     progress.work("reading the questions")
+    published = published_beside(recipe.report)
     source = plugins.make_source(recipe)
     splits = source.load()
     parts = parts_of(splits, folds=request.folds)
@@ -56,7 +57,11 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
         points=tuple(map(told, points)),
         best=best,
     )
-    files = {"sweep.html": sweep_html(found), "sweep.md": sweep_markdown(found), "sweep.json": sweep_json(found)}
+    files = {
+        "sweep.html": sweep_html(found, published),
+        "sweep.md": sweep_markdown(found),
+        "sweep.json": sweep_json(found),
+    }
     store.save_sweep(found.id, files)
     return found
 
