@@ -350,6 +350,20 @@ def test_a_second_reading_of_the_test_questions_is_told():
     assert "more than once by untrained" in report_markdown(contents((twice, questions)))
 
 
+def test_a_run_without_a_finished_seed_shows_the_students_that_there_are():
+    run, questions = make_experiment()
+    left = {"summaries": (), "effects": (), "conclusion": None, "worth": None}
+    begun = replace(run, cells=run.cells[:2], num_unfinished=10, chosen_arm=run.arms[0].id, **left)
+    made = contents((begun, questions))
+    assert made.finding is None
+    for text in (Page(report_html(made)).text, report_markdown(made)):
+        assert "10 students of 12 are still to be trained" in text
+        assert "2 of 12" in text
+        assert "fine-tuned + rewrites, seed 1" in text
+    (plot,) = [one for one in re.findall(r"<svg.*?</svg>", report_html(made), re.DOTALL) if "accuracies-title" in one]
+    assert "fine-tuned + rewrites, seed 1" in plot
+
+
 def test_one_seed_finds_nothing_and_says_so():
     made = contents(make_experiment(num_seeds=1))
     assert made.finding is Finding.NO_EVIDENCE
