@@ -1,0 +1,127 @@
+"""Trainings and sweeps that are killed with no chance to say goodbye end with the bytes of an undisturbed one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import finished, started
+
+import tiny_student
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """
+name: killed
+data: {{jsonl: {{path: {questions}}}}}
+task: {{labels: ["yes", "no"]}}
+student: {{model: {model}, device: cpu, max_tokens: 128}}
+finetune: {{method: {{lora: {{rank: 2, alpha: 4, dropout: 0.2}}}}, epochs: 3, batch_size: 2, learning_rate: 0.01}}
+evaluate: {{bootstrap_samples: 100}}
+"""
+# The real command, its checkpoints written after each update; the one with this number is killed half way through.
+KILLED_WHILE_WRITING = """
+import os, signal
+from drllama.students import training
+
+training._CHECKPOINT_EVERY_SECONDS = -1
+whole, written = training.write_whole, 0
+
+def write_half(path, content):
+    global written
+    written += 1
+    if written == {number}:
+        path.with_name(f"{{path.name}}.{{os.getpid()}}.partial").write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    whole(path, content)
+
+training.write_whole = write_half
+from drllama.cli import main
+main()
+"""
+GRID = ("--grid", "finetune.method.lora.alpha=1,4,16", "--seeds", "2")
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipe")
+    model = tiny_student.save_tiny("llama", folder / "tiny")
+    rows = []
+    for number in range(16):
+        word, label = (("rose", "yes"), ("fell", "no"))[number % 2]
+        split = "train" if number < 8 else "dev" if number < 12 else "test"
+        question = f"Did the pain of patient {number} rise?"
+        rows.append({"question": question, "context": f"Patient {number}: it {word}.", "label": label, "split": split})
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "recipe.yaml").write_text(RECIPE.format(questions=folder / "questions.jsonl", model=model))
+    return folder / "recipe.yaml"
+
+
+def trained(store):
+    """Return by key what each training left: its result and all files of its adapter."""
+    return {
+        folder.name: ((folder / "result.json").read_bytes(), tiny_student.files_of(folder / "adapter"))
+        for folder in Path(store).glob("steps/finetune-*")
+        if folder.is_dir() and not folder.name.endswith(".work")
+    }
+
+
+def answers(store):
+    return {path.parent.name: path.read_bytes() for path in Path(store).glob("steps/score-*/result.json")}
+
+
+def test_a_run_killed_while_a_checkpoint_is_written_ends_with_the_same_adapter_and_answers(recipe, tmp_path):
+    done = finished("run", recipe, "--store", tmp_path / "whole", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for number in (3, 7):
+        script = KILLED_WHILE_WRITING.format(number=number)
+        words = [sys.executable, "-c", script, "run", str(recipe), "--store", str(tmp_path / "killed")]
+        died = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert list((tmp_path / "killed").glob("steps/*.work/*.partial"))
+        assert trained(tmp_path / "killed") == {}
+    done = finished("run", recipe, "--store", tmp_path / "killed", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert len(trained(tmp_path / "whole")) == 1
+    assert trained(tmp_path / "killed") == trained(tmp_path / "whole")
+    assert answers(tmp_path / "killed") == answers(tmp_path / "whole")
+
+
+def points(store):
+    (path,) = Path(store).glob("sweeps/*/sweep.json")
+    found = json.loads(path.read_text())["points"]
+    return [{**one, "seconds": 0, "trainings": [{**each, "seconds": 0} for each in one["trainings"]]} for one in found]
+
+
+@pytest.mark.parametrize(
+    ("more", "moments", "to_the_end"),
+    [
+        ((), ("setting 1 of 3, seed 2 of 2: training, epoch 2", "setting 3 of 3, seed 1 of 2: training"), 3 * 2),
+        (("--halving",), ("setting 3 of 3, seed 1 of 2: training", "setting 1 of 2, seed 2 of 2: training"), 1 * 2),
+    ],
+    ids=["whole", "halved"],
+)
+def test_a_sweep_killed_in_the_middle_of_its_cells_ends_as_if_nothing_had_been(
+    recipe, tmp_path, more, moments, to_the_end
+):
+    words = ("sweep", recipe, *GRID, *more, "--store")
+    done = finished(*words, tmp_path / "whole", OMP_NUM_THREADS="1", seconds=300)
+    assert done.returncode == 0, done.stderr
+    for moment in moments:
+        with started(*words, tmp_path / "killed", env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+            told = ""
+            while moment not in told and (line := process.stderr.readline()):
+                told += line
+            process.send_signal(signal.SIGKILL)
+            process.communicate(timeout=60)
+        assert moment in told
+        assert process.returncode == -signal.SIGKILL
+    done = finished(*words, tmp_path / "killed", OMP_NUM_THREADS="1", seconds=300)
+    assert done.returncode == 0, done.stderr
+    whole = trained(tmp_path / "whole")
+    assert len(whole) == to_the_end
+    assert trained(tmp_path / "killed") == whole
+    assert points(tmp_path / "killed") == points(tmp_path / "whole")
