@@ -202,26 +202,10 @@ def sensitivity_picture(contents: Sensitivity) -> SensitivityPicture:
     def y_of(value: float) -> float:
         return bottom - (bottom - top) * (value - low) / (high - low)
 
-    lines = []
-    for number, line in enumerate(contents.lines):
-        # A little apart, or intervals of several lines would hide each other.
-        aside = _ASIDE * (number - (len(contents.lines) - 1) / 2)
-        marks = tuple(
-            _mark(mark, x_of[value_shown(mark.value)] + aside, y_of, line.name)
-            for mark in sorted(line.marks, key=lambda mark: x_of[value_shown(mark.value)])
-        )
-        points = " ".join(f"{mark.x:.2f},{mark.y:.2f}" for mark in marks) if contents.is_joined else ""
-        dashes = "" if number == 0 else f"{8 - number} {2 + number}"
-        lines.append(
-            Line(
-                name=names[number],
-                name_y=marks[-1].y,
-                points=points,
-                dashes=dashes,
-                marks=marks,
-                is_published=line.is_published,
-            )
-        )
+    lines = [
+        _line(line, number, len(contents.lines), names[number], x_of, y_of, joined=contents.is_joined)
+        for number, line in enumerate(contents.lines)
+    ]
     num_steps = round((high - low) / step)
     y_ticks = tuple(Tick(at=y_of(low + step * at), text=f"{low + step * at:.2f}") for at in range(num_steps + 1))
     return SensitivityPicture(
@@ -236,6 +220,32 @@ def sensitivity_picture(contents: Sensitivity) -> SensitivityPicture:
         lines=_apart(lines, top=top, bottom=bottom),
         x_ticks=x_ticks,
         y_ticks=y_ticks,
+    )
+
+
+def _line(
+    line: SensitivityLine,
+    number: int,
+    of: int,
+    name: str,
+    x_of: Mapping[str, float],
+    y_of: Callable[[float], float],
+    *,
+    joined: bool,
+) -> Line:
+    # A little apart, or intervals of several lines would hide each other.
+    aside = _ASIDE * (number - (of - 1) / 2)
+    marks = tuple(
+        _mark(mark, x_of[value_shown(mark.value)] + aside, y_of, line.name)
+        for mark in sorted(line.marks, key=lambda mark: x_of[value_shown(mark.value)])
+    )
+    return Line(
+        name=name,
+        name_y=marks[-1].y,
+        points=" ".join(f"{mark.x:.2f},{mark.y:.2f}" for mark in marks) if joined else "",
+        dashes="" if number == 0 else f"{8 - number} {2 + number}",
+        marks=marks,
+        is_published=line.is_published,
     )
 
 
