@@ -2,7 +2,8 @@
 
 Told are CPU seconds: what else runs on the machine changes them least. The ways take turns, batch by batch, so that a
 machine whose speed drifts slows all of them; what counts is the ratio.
-The first is LoRA in all layers, which has no frozen work. Entries are made by a first scoring, whose
+The first is LoRA in all layers, which has no frozen work; all but the
+second have the same rank and targets. Entries are made by a first scoring, whose
 time is told too. Scoring is measured with the adapters worn, in batches of 8.
 
     python benchmarks/frozen.py [ROUNDS]
@@ -43,7 +44,13 @@ def main() -> None:
     )
     encoded = [encoder.encode(example) for example in source.load().train[: BATCH * rounds]]
     examples = sorted((one for one in encoded if isinstance(one, Encoded)), key=lambda one: len(one.tokens))
-    methods = {"LoRA": Lora(), "aLoRA": Alora(), "LoRA, top 10 of 30": Lora(targets="all-linear", top_layers=10)}
+    same = {"rank": 8, "alpha": 16, "targets": "all-linear"}
+    methods = {
+        "LoRA": Lora(**same),
+        "LoRA, rank 4 on q and v": Lora(),
+        "aLoRA": Alora(**same),
+        "LoRA, top 10 of 30": Lora(**same, top_layers=10),
+    }
     worn = {
         name: with_new_adapter(copy.deepcopy(loaded.model), method, encoder, seed=1) for name, method in methods.items()
     }
@@ -52,7 +59,7 @@ def main() -> None:
         ways = {
             f"{name}, {dtype or 'no cache'}": make_reader(model, FrozenWork({}, FrozenCache(dtype=dtype)))
             for name, model in worn.items()
-            for dtype in ((None,) if name == "LoRA" else (None, "float16", "float32"))
+            for dtype in ((None, "float16") if methods[name].leaves_frozen_work else (None,))
         }
         filling = _turns(ways, examples, lambda reader, batch: label_scores(reader, batch, encoder.label_tokens))
         steps = _turns(ways, examples, lambda reader, batch: _step(reader, batch, encoder.label_tokens))

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from drllama.recipe import Alora, Finetune, FrozenCache, Full, Ia3, Lora, Prefix
 from drllama.students.frozen import FrozenWork
 from drllama.students.methods import with_new_adapter
-from drllama.students.passes import ActivatedReader, PlainReader, Row, TopReader, make_reader
+from drllama.students.passes import ActivatedReader, PlainReader, TopReader, make_reader
+from drllama.students.rows import Row
 from drllama.students.training import Lesson
 from tiny_student import Told, example, files_of, questions, rows_of, student_of
 

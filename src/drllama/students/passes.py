@@ -7,31 +7,18 @@ results depend neither on the padding nor on the neighbours.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
 import peft
 import torch
-from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from drllama.students.activated import ActivatedReader, is_activated
 from drllama.students.frozen import FrozenWork
 from drllama.students.head import head_only_at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What a student reads."""
-
-    tokens: tuple[int, ...]
-    context: int
-    """So many tokens at the beginning are the context's; an activated adapter works on the others alone."""
-    shared: int
-    """So many tokens at the beginning may be run once for all rows that begin with the same; less than all."""
+from drllama.students.rows import Row, asked_logits, right_padded
 
 
 class Reader(Protocol):
@@ -57,7 +44,7 @@ class Reader(Protocol):
 
 def make_reader(model: Any, frozen: FrozenWork) -> Reader:  # noqa: ANN401
     """Return the reader for a model and what it wears."""
-    if _is_activated(model):
+    if is_activated(model):
         return ActivatedReader(model, frozen)
     layers, depth = decoder_layers(model), _frozen_depth(model)
     if depth and frozen.remembers:
@@ -101,7 +88,7 @@ class PlainReader:
     def whole(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """Return what ``logits`` does, running every row by itself."""
         tokens_BT, positions_BT = right_padded([row.tokens for row in rows], self.model.device)
-        return _asked_logits(self.model, asked_BK, input_ids=tokens_BT, position_ids=positions_BT, use_cache=False)
+        return asked_logits(self.model, asked_BK, input_ids=tokens_BT, position_ids=positions_BT, use_cache=False)
 
     def _from_one_beginning(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
         """Run the common beginning once, then what follows in each row on its keys and values."""
@@ -117,7 +104,7 @@ class PlainReader:
         if isinstance(model, peft.PeftModel) and model.active_peft_config.is_prompt_learning:
             # PEFT would put its prefix in the place of these keys and values, which begin with it already.
             model, start = model.get_base_model(), shared + model.active_peft_config.num_virtual_tokens
-        return _asked_logits(
+        return asked_logits(
             model,
             asked_BK - shared,
             input_ids=tokens_BT,
@@ -203,121 +190,6 @@ class _Reached(Exception):
     """The layer was reached whose input is wanted."""
 
 
-class ActivatedReader:
-    """Runs what follows the context, with the adapter, on the context's keys and values, which are recalled.
-
-    A context is always run by itself and without the adapter. So the cache changes nothing but the time it takes.
-    """
-
-    one_by_one = False
-
-    def __init__(self, model: Any, frozen: FrozenWork) -> None:  # noqa: ANN401
-        """Read with a model that wears an activated adapter."""
-        self.model, self._frozen = model, frozen
-        self._inner = model.get_base_model()
-        self._adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
-
-    def train(self) -> None:
-        """See ``Reader``."""
-        self.model.train()
-
-    def backward(self, loss: torch.Tensor) -> None:
-        """See ``Reader``."""
-        loss.backward()  # type: ignore[no-untyped-call]
-
-    def logits(self, rows: Sequence[Row], asked_BK: torch.Tensor) -> torch.Tensor:
-        """See ``Reader``."""
-        contexts = [self._recalled(row.tokens[: row.context]) for row in rows]
-        lengths = [row.context for row in rows]
-        longest, lengths_B1 = max(lengths), torch.tensor(lengths)[:, None]
-        tokens_BT, offsets_BT = right_padded([row.tokens[row.context :] for row in rows], self.model.device)
-        # Contexts are padded on the left: so a key's distance is its place's distance, as sliding windows take it.
-        mask_BT = (torch.arange(longest + tokens_BT.shape[1]) >= longest - lengths_B1).to(self.model.device)
-        with self._active_everywhere():
-            return _asked_logits(
-                self._inner,
-                asked_BK - lengths_B1,
-                input_ids=tokens_BT,
-                position_ids=offsets_BT + lengths_B1.to(self.model.device),
-                attention_mask=mask_BT.long(),
-                past_key_values=self._past(contexts, longest),
-                use_cache=True,
-            )
-
-    def _recalled(self, context: tuple[int, ...]) -> list[torch.Tensor]:
-        return self._frozen.recall("keys and values", context, partial(self._read, context)) if context else []
-
-    @torch.no_grad()
-    def _read(self, context: tuple[int, ...]) -> list[torch.Tensor]:
-        """Return keys and values that the base has of a context: of each layer, [heads, tokens, size]."""
-        tokens_1T, positions_1T = right_padded([context], self.model.device)
-        unasked_11 = torch.zeros(1, 1, dtype=torch.long)
-        past, training = DynamicCache(), self.model.training
-        self.model.eval()
-        with self._without_adapter():
-            _asked_logits(
-                self._inner,
-                unasked_11,
-                input_ids=tokens_1T,
-                position_ids=positions_1T,
-                past_key_values=past,
-                use_cache=True,
-            )
-        self.model.train(training)
-        return [states[0] for layer in past.layers for states in (layer.keys, layer.values)]
-
-    def _past(self, contexts: Sequence[Sequence[torch.Tensor]], longest: int) -> DynamicCache:
-        # Not told of sliding windows, it keeps all keys, and the mask says which of them are seen.
-        past = DynamicCache()
-        some = next((found for found in contexts if found), [])
-        for number in range(0, len(some), 2):
-            layer = DynamicLayer()
-            layer.keys, layer.values = (
-                self._left_padded([found[at] if found else None for found in contexts], some[at], longest)
-                for at in (number, number + 1)
-            )
-            layer.dtype, layer.device, layer.is_initialized = layer.keys.dtype, layer.keys.device, True
-            past.layers.append(layer)
-        return past
-
-    def _left_padded(self, states: Sequence[torch.Tensor | None], like: torch.Tensor, longest: int) -> torch.Tensor:
-        heads, _, size = like.shape
-        padded = torch.zeros(len(states), heads, longest, size, dtype=self.model.dtype, device=self.model.device)
-        for row, state in zip(padded, states, strict=True):
-            if state is not None:
-                row[:, longest - state.shape[1] :] = state
-        return padded
-
-    @contextmanager
-    def _without_adapter(self) -> Iterator[None]:
-        # Not PEFT's own way, which leaves a worn adapter's weights marked as trained.
-        for module in self._adapted:
-            module._disable_adapters = True
-        try:
-            yield
-        finally:
-            for module in self._adapted:
-                module._disable_adapters = False
-
-    @contextmanager
-    def _active_everywhere(self) -> Iterator[None]:
-        # PEFT would look for the opening words among the tokens, and pick the tokens behind them in every module.
-        variants = [module.lora_variant for module in self._adapted]
-        for module in self._adapted:
-            module.lora_variant = {}
-        try:
-            yield
-        finally:
-            for module, variant in zip(self._adapted, variants, strict=True):
-                module.lora_variant = variant
-
-
-def _is_activated(model: Any) -> bool:  # noqa: ANN401
-    return isinstance(model, peft.PeftModel) and bool(
-        getattr(model.active_peft_config, "alora_invocation_tokens", None)
-    )
-
-
 def _passed_through(model: Any, layer: torch.nn.Module) -> Any:  # noqa: ANN401
     """Return the forward of a layer that does nothing, in the form in which this family's layers return states."""
     outputs: list[object] = []
@@ -363,20 +235,3 @@ def _frozen_depth(model: Any) -> int:  # noqa: ANN401
 
 def _num_changed(part: torch.nn.Module) -> int:
     return sum(isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) for module in part.modules())
-
-
-def _asked_logits(model: Any, asked_BK: torch.Tensor, **inputs: object) -> torch.Tensor:  # noqa: ANN401
-    with head_only_at(model, asked_BK.to(model.device)):
-        logits_BKV: torch.Tensor = model(**inputs).logits
-    assert logits_BKV.shape[:2] == asked_BK.shape, f"{tuple(logits_BKV.shape)} for {tuple(asked_BK.shape)}"
-    return logits_BKV
-
-
-def right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return tokens_BT and position ids of the same shape; padding repeats token 0 and is never looked at."""
-    longest = max(map(len, rows))
-    tokens_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, tokens in enumerate(rows):
-        tokens_BT[row, : len(tokens)] = torch.tensor(tokens)
-    positions_BT = torch.arange(longest).expand(len(rows), -1)
-    return tokens_BT.to(device), positions_BT.to(device)

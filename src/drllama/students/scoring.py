@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from drllama.students.encoding import Encoded
-from drllama.students.passes import Reader, Row
+from drllama.students.passes import Reader
+from drllama.students.rows import Row
 from drllama.types import Label
 
 

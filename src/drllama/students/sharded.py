@@ -27,7 +27,8 @@ from drllama.recipe import AnyMethod, Ia3, Lora, Student
 from drllama.students.adapters import take_off
 from drllama.students.loading import device_of, load_model
 from drllama.students.methods import peft_warnings_off
-from drllama.students.passes import PlainReader, Row, decoder_layers
+from drllama.students.passes import PlainReader, decoder_layers
+from drllama.students.rows import Row
 from drllama.students.stacked import drops
 
 _PATIENCE_SECONDS = 30.0

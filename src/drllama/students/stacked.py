@@ -24,7 +24,8 @@ from drllama.students.adapters import take_off
 from drllama.students.checkpoint import CHECKPOINT, settle, write_together
 from drllama.students.encoding import Encoder
 from drllama.students.methods import with_new_adapter
-from drllama.students.passes import PlainReader, Row, right_padded
+from drllama.students.passes import PlainReader
+from drllama.students.rows import Row, right_padded
 from drllama.students.training import Learner, Lesson, checkpoint_is_due, label_nats
 from drllama.types import Epoch
 

@@ -22,7 +22,8 @@ from drllama.recipe import Finetune
 from drllama.stats.epochs import chosen_epoch
 from drllama.students.checkpoint import CHECKPOINT, Checkpoint, Story
 from drllama.students.encoding import Encoded, by_context
-from drllama.students.passes import Reader, Row
+from drllama.students.passes import Reader
+from drllama.students.rows import Row
 from drllama.types import Epoch, Label, TrainingRow
 
 _CHECKPOINT_EVERY_SECONDS = 60.0
