@@ -181,7 +181,7 @@ def test_bfloat16_on_a_gpu_gives_the_answers_of_float32_where_they_are_clear(fol
 @pytest.mark.slow
 def test_scores_of_the_packaged_student_depend_on_neither_batch_nor_order():
     source = PubMedQADemoSource(settings=PubMedQADemo(limit={"test": 8}))
-    asked, settings = source.load().test, Student(model="smollm2-135m", max_tokens=256, device="cpu")
+    asked, settings = source.load().test, Student(model="smollm2-135m", chat="no", max_tokens=256, device="cpu")
     one_by_one, together = (
         CausalStudent(settings.model_copy(update={"batch_size": batch_size}), source.task) for batch_size in (1, 8)
     )
