@@ -38,12 +38,10 @@ class Bench:
         with RequestStore(self.store.root / "replies.sqlite") as replies:
             return pipeline.run(
                 read_recipe(self.folder / "recipe.yaml", assignments).recipe,
-                store=self.store,
-                replies=replies,
+                kept=pipeline.Kept(store=self.store, replies=replies, cells=cells),
                 limits=Limits(max_minutes=minutes),
                 progress=progress or Silent(),
                 command="drllama run recipe.yaml",
-                cells=cells,
             )
 
 

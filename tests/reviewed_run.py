@@ -96,11 +96,9 @@ evaluate: {{bootstrap_samples: 100}}
     with RequestStore(store.root / "replies.sqlite") as replies:
         run = pipeline.run(
             read_recipe(recipe, assignments).recipe,
-            store=store,
-            replies=replies,
+            kept=pipeline.Kept(store=store, replies=replies, decisions=decisions),
             limits=Limits(),
             progress=Silent(),
             command="drllama run recipe.yaml",
-            decisions=decisions,
         )
     return run, store

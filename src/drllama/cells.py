@@ -1,7 +1,7 @@
 """Cells: for each arm and seed a training and its answers to the test questions; their files outlive the machine."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from drllama.stages.arms import Stock, rows_of, worth_on_dev, worths_on_dev
 from drllama.stages.evaluate import counted
 from drllama.stages.score import refuse_seen
 from drllama.steps import Steps, Training
-from drllama.store import Step
+from drllama.store import Step, Store
 from drllama.types import (
     Arm,
     Cell,
@@ -53,10 +53,18 @@ class Cells:
     """The cells of one recipe: what they take, and their results, worked out at most once on any machine."""
 
     def __init__(
-        self, recipe: Recipe, splits: Splits, task: Task, *, student: Student, steps: Steps, folder: CellFolder | None
+        self,
+        recipe: Recipe,
+        splits: Splits,
+        task: Task,
+        *,
+        student: Student,
+        steps: Steps,
+        store: Store,
+        folder: CellFolder | None,
     ) -> None:
         self._recipe, self._splits, self._task = recipe, splits, task
-        self._student, self._steps, self._folder = student, steps, folder
+        self._student, self._steps, self._store, self._folder = student, steps, store, folder
 
     def planned(self, arms: Sequence[Arm], stock: Stock) -> tuple[PlannedCell, ...]:
         """Return all cells in the order of work: the first seed of all arms, then the second.
@@ -113,7 +121,29 @@ class Cells:
         trainings = [(self._steps, one) for cell in missing for one in cell.trainings.values()]
         Steps.train_together(self._student, trainings, progress)
 
-    def finished(self, planned: PlannedCell, progress: Progress) -> Cell:
+    def num_missing(self, planned: Iterable[PlannedCell]) -> int:
+        """Return how many of these cells no file has."""
+        return sum(not (self._folder and self._folder.has(cell.fingerprint)) for cell in planned)
+
+    def all_finished(
+        self, planned: Sequence[PlannedCell], progress: Progress, *, wait: bool = True
+    ) -> Iterator[tuple[int, Cell]]:
+        """Yield each cell with its place, as they are finished: what other processes are working on comes last.
+
+        So several processes that carry out the same recipe share the work; whoever doesn't ``wait`` leaves it out.
+        """
+        later = []
+        for place, one in enumerate(planned):
+            with self._store.claim("cell", one.fingerprint, on_wait=None) as mine:
+                if mine:
+                    yield place, self._finished(one, progress)
+            if not mine:
+                later.append(place)
+        for place in later if wait else ():
+            with self._store.claim("cell", planned[place].fingerprint, on_wait=progress.work):
+                yield place, self._finished(planned[place], progress)
+
+    def _finished(self, planned: PlannedCell, progress: Progress) -> Cell:
         """Return a cell: read if a file or this machine has it, else worked out now and kept."""
         system = planned.arm.system if self._recipe.seeds == 1 else f"{planned.arm.system}, seed {planned.seed}"
 

@@ -1,6 +1,7 @@
 """The story of a run, one line a stage; what takes long is kept by ``steps``, what a teacher said by ``replies``."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -46,65 +47,76 @@ from drllama.types import (
 )
 from drllama.written import WrittenAnswers
 
+Workers = Callable[[int], AbstractContextManager[object]]
+"""Called with the number of cells that may be shared; from entry to exit, others may work on them too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What earlier work left, and where this run's is left."""
+
+    store: Store
+    replies: RequestStore
+    decisions: Sequence[Decision] = ()
+    """What people said of the teacher's rows, in reviews of earlier runs."""
+    cells: Path | None = None
+    """A folder of finished cells, which are taken as done and added to."""
+
 
 def run(
     recipe: Recipe,
     *,
-    store: Store,
-    replies: RequestStore,
+    kept: Kept,
     limits: teaching.Limits,
     progress: Progress,
     command: str,
-    decisions: Sequence[Decision] = (),
-    cells: Path | None = None,
+    workers: Workers = nullcontext,
 ) -> Run:
     """Carry out a recipe, reusing every step and every reply that is already stored, and return the run.
 
-    ``decisions`` are what people said of the teacher's rows, in reviews of earlier runs; ``cells`` is a folder of
-    finished cells, which are taken as done and added to. When the time of the limits is over, the run holds what is
-    finished, and the same call goes on with the rest.
+    When the time of the limits is over, the run holds what is finished, and the same call goes on with the rest.
+    ``workers`` are let in while students are trained.
 
     Raises:
         DrLlamaError: something that a person can mend; what was finished is kept.
     """
     until = Until(progress, limits.max_minutes)
-    progress.work("reading the questions")
-    splits, task = _questions(recipe)
-    published = published_beside(recipe.report)
-    if recipe.augment:
-        teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
-    scene = _scene(recipe, splits, task, store, progress)
-    taught, sifted = _taught(scene, decisions, replies, limits)
-    stock = _stock(scene, sifted)
-    arms = arms_of(recipe.augment, recipe.finetune, stock)
-    work = Cells(
-        recipe, splits, task, student=scene.student, steps=scene.steps, folder=CellFolder(cells) if cells else None
-    )
-    words = WrittenAnswers(recipe, splits.test, task, student=scene.student, steps=scene.steps, store=store)
-    planned = work.planned(arms, stock)
+    plan = _planned(recipe, kept, limits, progress)
+    scene, taught, work, planned = plan.scene, plan.taught, plan.work, plan.planned
+    store = kept.store
+    words = WrittenAnswers(recipe, scene.splits.test, scene.task, student=scene.student, steps=scene.steps, store=store)
     run_id = _run_id(scene, planned, taught)
-    if store.has_run(run_id) and work.all_kept(planned) and not (kept := store.run(run_id)).num_unfinished:
-        return kept
+    if store.has_run(run_id) and work.all_kept(planned) and not (before := store.run(run_id)).num_unfinished:
+        return before
     leaks = _guarded(scene, (one for cell in planned for one in cell.examples), run_id)
-    bare = (splits.test, splits.dev) if taught else (splits.test,)
+    bare = (scene.splits.test, scene.splits.dev) if taught else (scene.splits.test,)
     asked = sum(map(scene.steps.score_ahead, bare))
     if told := work.forecast(planned, questions=round(asked)):
         progress.tell(told)
     ahead = work.work_ahead(planned) + (words.work_ahead(planned) if recipe.evaluate.generate else 0)
     progress.expect(ahead + asked)
 
-    untrained = scene.steps.scored(scene.student, splits.test, "the untrained student", progress)
+    # A GPU trains the students together.
+    with workers(work.num_missing(planned) if scene.student.card.device.startswith("cpu") else 0):
+        done = _in_time(work, planned, until)
+    # After the students: those who help have no need to wait for it.
+    untrained = scene.steps.scored(scene.student, scene.splits.test, "the untrained student", progress)
     if taught:
         taught = replace(taught, audit=_beside(scene, taught.audit))
-    done = _in_time(work, planned, until)
-
     in_words = words.of(done, until) if recipe.evaluate.generate and len(done) == len(planned) else {}
 
     progress.work("counting and writing the report")
-    finished = _counted(scene, untrained, arms, done, run_id=run_id, command=command, taught=taught, leaks=leaks)
+    finished = _counted(scene, untrained, plan.arms, done, run_id=run_id, command=command, taught=taught, leaks=leaks)
     finished = words.told_in(finished, in_words)
-    store.save_run(finished, _files(finished, splits.test, sifted, published))
+    store.save_run(finished, _files(finished, scene.splits.test, plan.sifted, plan.published))
     return finished
+
+
+def work_on(recipe: Recipe, *, kept: Kept, progress: Progress) -> None:
+    """Work out cells of a recipe that no other process is working on, until none is left; the teacher isn't asked."""
+    plan = _planned(recipe, kept, teaching.Limits(max_calls=0), progress)
+    for _ in plan.work.all_finished(plan.planned, progress, wait=False):
+        pass
 
 
 def audit(
@@ -137,6 +149,42 @@ class _Scene:
     store: Store
     steps: Steps
     progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is to be trained, on what."""
+
+    scene: _Scene
+    taught: Taught | None
+    sifted: teaching.Sifted | None
+    published: Published | None
+    arms: tuple[Arm, ...]
+    work: Cells
+    planned: tuple[PlannedCell, ...]
+
+
+def _planned(recipe: Recipe, kept: Kept, limits: teaching.Limits, progress: Progress) -> _Plan:
+    progress.work("reading the questions")
+    splits, task = _questions(recipe)
+    published = published_beside(recipe.report)
+    if recipe.augment:
+        teaching.read_lesson(recipe)  # Without a teacher there is no need to unpack a student first.
+    scene = _scene(recipe, splits, task, kept.store, progress)
+    taught, sifted = _taught(scene, kept.decisions, kept.replies, limits)
+    stock = _stock(scene, sifted)
+    arms = arms_of(recipe.augment, recipe.finetune, stock)
+    folder = CellFolder(kept.cells) if kept.cells else None
+    work = Cells(recipe, splits, task, student=scene.student, steps=scene.steps, store=kept.store, folder=folder)
+    return _Plan(
+        scene=scene,
+        taught=taught,
+        sifted=sifted,
+        published=published,
+        arms=arms,
+        work=work,
+        planned=work.planned(arms, stock),
+    )
 
 
 def _scene(recipe: Recipe, splits: Splits, task: Task, store: Store, progress: Progress) -> _Scene:
@@ -222,15 +270,15 @@ def _in_time(work: Cells, planned: Sequence[PlannedCell], until: Until) -> list[
     Raises:
         TimeUp: it is over, and none is finished.
     """
-    cells: list[Cell] = []
+    cells: dict[int, Cell] = {}
     try:
         work.train_together(planned, until)
-        for one in planned:
-            cells.append(work.finished(one, until))
+        for place, cell in work.all_finished(planned, until):
+            cells[place] = cell
     except TimeUp:
         if not cells:
             raise
-    return cells
+    return [cell for _, cell in sorted(cells.items())]
 
 
 def _counted(

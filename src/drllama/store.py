@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ from drllama.types import LedgerRow, Run, StepRecord
 
 FORMAT = 4
 LEDGER_FORMAT = 1
+_TELL_EVERY_SECONDS = 2.0
 T = TypeVar("T")
 
 
@@ -109,17 +110,31 @@ class Store:
             work({place: _unfinished(waiting[place]) for place in sorted(waiting)})
 
     @contextmanager
-    def _alone(self, folder: Path, on_wait: Callable[[str], None]) -> Iterator[None]:
+    def claim(self, what: str, key: str, *, on_wait: Callable[[str], None] | None) -> Iterator[bool]:
+        """Keep other processes from working on something that is made in several steps, and yield True.
+
+        If another has it, wait for it; without ``on_wait`` yield False at once.
+
+        Raises:
+            StoreError: the disk is full, or the folder can't be written to.
+        """
+        with self._alone(self._folder(what, key), on_wait) as alone:
+            yield alone
+
+    @contextmanager
+    def _alone(self, folder: Path, on_wait: Callable[[str], None] | None) -> Iterator[bool]:
         with disk_errors_told(folder):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_name(folder.name + ".lock"))
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                on_wait(f"another process is working on {folder.name}; waiting for it")
-                lock.acquire()
+                if on_wait is None:
+                    yield False
+                    return
+                _wait_for(lock, lambda: on_wait(f"another process is working on {folder.name}; waiting for it"))
             try:
-                yield
+                yield True
             finally:
                 lock.release()
 
@@ -263,6 +278,14 @@ class Store:
             raise StoreError(
                 f"{path}: can't be read as a run of format {FORMAT}; delete its folder and run again"
             ) from error
+
+
+def _wait_for(lock: FileLock, tell: Callable[[], None]) -> None:
+    while True:
+        tell()
+        with suppress(Timeout):
+            lock.acquire(timeout=_TELL_EVERY_SECONDS)
+            return
 
 
 def _unfinished(folder: Path) -> Path:

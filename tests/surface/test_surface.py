@@ -106,7 +106,10 @@ def readme():
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
+COMMANDS = typer.main.get_command(app).commands
+
+
+@pytest.mark.parametrize("command", sorted(name for name, command in COMMANDS.items() if not command.hidden))
 def test_the_readme_shows_every_command(readme, command):
     assert re.search(rf"\bdrllama {command}\b", readme)
 

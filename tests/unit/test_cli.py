@@ -77,8 +77,7 @@ def finished_run(tmp_path_factory):
         with RequestStore(folder / "runs" / "replies.sqlite") as replies:
             return folder / "runs", pipeline.run(
                 read_recipe(folder / "recipe.yaml").recipe,
-                store=Store(folder / "runs"),
-                replies=replies,
+                kept=pipeline.Kept(store=Store(folder / "runs"), replies=replies),
                 limits=Limits(),
                 progress=silent,
                 command="drllama run recipe.yaml",

@@ -122,9 +122,8 @@ def test_the_command_for_the_best_point_finds_its_training_done(bench):
     recipe = bench.request(grid=(f"{ALPHA}=16,64",), seeds=2, assignments=("finetune.epochs=2",)).recipe({ALPHA: 64})
     bench.script.taught.clear()
     with RequestStore(bench.store.root / "replies.sqlite") as replies:
-        pipeline.run(
-            recipe, store=bench.store, replies=replies, limits=Limits(), progress=Silent(), command=sweep.run_best
-        )
+        kept = pipeline.Kept(store=bench.store, replies=replies)
+        pipeline.run(recipe, kept=kept, limits=Limits(), progress=Silent(), command=sweep.run_best)
     assert bench.script.taught == []
 
 

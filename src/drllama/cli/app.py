@@ -3,12 +3,17 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from drllama.errors import DataError, RecipeError
 from drllama.types import SplitName
+
+if TYPE_CHECKING:
+    from drllama.pipeline import Kept
+    from drllama.recipe import Recipe
+    from drllama.replies import RequestStore
 
 app = typer.Typer(
     add_completion=False,
@@ -40,6 +45,7 @@ MaxMinutes = Annotated[
 STORE = Path("runs")
 REPLIES = "replies.sqlite"
 REVIEWS = "reviews.sqlite"
+_WORK_ON = "work-on"
 
 
 def _say(text: str) -> None:
@@ -54,36 +60,49 @@ def run(
     max_usd: MaxUsd = None,
     max_calls: MaxCalls = None,
     max_minutes: MaxMinutes = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Train so many students at once, each on its share of the processor's cores.")
+    ] = 1,
 ) -> None:
     """Carry out RECIPE, reusing every step and reply that is already stored, and print the result."""
+    from drllama.cli.jobs import SharedProgress, WorkerProcesses, share_cores
+
+    if jobs > 1:
+        share_cores(jobs)
     from drllama import pipeline
     from drllama.cli.progress import ShownProgress
     from drllama.cli.tables import run_summary
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
-    from drllama.reviews import ReviewStore
-    from drllama.store import Store
     from drllama.teaching import Limits
 
     resolved = read_recipe(recipe, assignments or ())
-    command = shlex.join(
-        ["drllama", "run", str(recipe), *(word for one in assignments or () for word in ("--set", one))]
-    )
-    limits = Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
-    with ReviewStore(store / REVIEWS) as reviews:
-        decisions = reviews.decisions()
-    with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
+    words = [str(recipe), *(word for one in assignments or () for word in ("--set", one))]
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as shown:
+        progress = SharedProgress(shown)
+        same = [_WORK_ON, *words, "--store", str(store)]
         finished = pipeline.run(
             resolved.recipe,
-            store=Store(store),
-            replies=replies,
-            limits=limits,
+            kept=_kept(store, replies, resolved.recipe, recipe),
+            limits=Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes),
             progress=progress,
-            command=command,
-            decisions=decisions,
-            cells=_cells_of(resolved.recipe.cells, recipe),
+            command=shlex.join(["drllama", "run", *words]),
+            workers=lambda missing: WorkerProcesses(same, min(jobs, missing) - 1, logs=store, progress=progress),
         )
     _say(run_summary(finished, store))
+
+
+@app.command(_WORK_ON, hidden=True)
+def work_on(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = STORE) -> None:
+    """Train students of RECIPE that the ``run`` which started this process isn't working on."""
+    from drllama import pipeline
+    from drllama.cli.jobs import ToldProgress
+    from drllama.recipe import read_recipe
+    from drllama.replies import RequestStore
+
+    wanted = read_recipe(recipe, assignments or ()).recipe
+    with RequestStore(store / REPLIES) as replies:
+        pipeline.work_on(wanted, kept=_kept(store, replies, wanted, recipe), progress=ToldProgress())
 
 
 @app.command()
@@ -246,9 +265,16 @@ def doctor() -> None:
         _say(line)
 
 
-def _cells_of(wanted: Path | None, recipe: Path) -> Path | None:
-    beside = recipe.parent / "cells"
-    return wanted or (beside if beside.is_dir() else None)
+def _kept(folder: Path, replies: "RequestStore", recipe: "Recipe", path: Path) -> "Kept":
+    from drllama.pipeline import Kept
+    from drllama.reviews import ReviewStore
+    from drllama.store import Store
+
+    with ReviewStore(folder / REVIEWS) as reviews:
+        decisions = tuple(reviews.decisions())
+    beside = path.parent / "cells"
+    cells = recipe.cells or (beside if beside.is_dir() else None)
+    return Kept(store=Store(folder), replies=replies, decisions=decisions, cells=cells)
 
 
 def _split(name: str) -> SplitName:

@@ -1,0 +1,46 @@
+"""Processes that help a run, as the one that started them sees it."""
+
+from drllama.cli.jobs import SharedProgress, WorkerProcesses
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self):
+        self.units, self.told = 0.0, []
+
+    def expect(self, units):
+        """Hear nothing."""
+
+    def work(self, activity, units=0):
+        self.units += units
+
+    def tell(self, line):
+        self.told.append(line)
+
+
+def test_a_worker_that_fails_is_told_of_in_one_line(tmp_path):
+    heard = Heard()
+    workers = WorkerProcesses(["work-on", "nothing.yaml"], 1, logs=tmp_path, progress=SharedProgress(heard))
+    with workers:
+        for process, _ in workers._running:
+            process.wait(timeout=60)
+    assert len(heard.told) == 2
+    assert heard.told[1].startswith("a worker process ended early, the others did its work: RecipeError: nothing.yaml")
+
+
+def test_no_workers_say_nothing(tmp_path):
+    heard = Heard()
+    with WorkerProcesses(["work-on", "nothing.yaml"], 0, logs=tmp_path, progress=SharedProgress(heard)):
+        pass
+    assert heard.told == []
+
+
+def test_what_others_do_counts_with_the_next_work_done_here():
+    heard = Heard()
+    progress = SharedProgress(heard)
+    progress.others_did(3)
+    assert heard.units == 0
+    progress.work("training", 2)
+    progress.work("training", 1)
+    assert heard.units == 6
