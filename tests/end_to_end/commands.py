@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import tiny_student
 
 COMMAND = [sys.executable, "-c", "from drllama.cli import main; main()"]
 
@@ -23,3 +26,16 @@ def finished(*words, seconds=120, **environment):
         timeout=seconds,
         env={**os.environ, **environment},
     )
+
+
+def trained(store):
+    """Return by key what each training left: its result and all files of its adapter."""
+    return {
+        folder.name: ((folder / "result.json").read_bytes(), tiny_student.files_of(folder / "adapter"))
+        for folder in Path(store).glob("steps/finetune-*")
+        if folder.is_dir() and not folder.name.endswith(".work")
+    }
+
+
+def answers(store):
+    return {path.parent.name: path.read_bytes() for path in Path(store).glob("steps/score-*/result.json")}

@@ -8,20 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from commands import finished, started
-
-import tiny_student
+from commands import answers, finished, started, trained
 
 pytestmark = pytest.mark.slow
 
-RECIPE = """
-name: killed
-data: {{jsonl: {{path: {questions}}}}}
-task: {{labels: ["yes", "no"]}}
-student: {{model: {model}, device: cpu, max_tokens: 128}}
-finetune: {{method: {{lora: {{rank: 2, alpha: 4, dropout: 0.2}}}}, epochs: 3, batch_size: 2, learning_rate: 0.01}}
-evaluate: {{bootstrap_samples: 100}}
-"""
 # The real command, its checkpoints written after each update; the one with this number is killed half way through.
 KILLED_WHILE_WRITING = """
 import os, signal
@@ -43,34 +33,6 @@ from drllama.cli import main
 main()
 """
 GRID = ("--grid", "finetune.method.lora.alpha=1,4,16", "--seeds", "2")
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    model = tiny_student.save_tiny("llama", folder / "tiny")
-    rows = []
-    for number in range(16):
-        word, label = (("rose", "yes"), ("fell", "no"))[number % 2]
-        split = "train" if number < 8 else "dev" if number < 12 else "test"
-        question = f"Did the pain of patient {number} rise?"
-        rows.append({"question": question, "context": f"Patient {number}: it {word}.", "label": label, "split": split})
-    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "recipe.yaml").write_text(RECIPE.format(questions=folder / "questions.jsonl", model=model))
-    return folder / "recipe.yaml"
-
-
-def trained(store):
-    """Return by key what each training left: its result and all files of its adapter."""
-    return {
-        folder.name: ((folder / "result.json").read_bytes(), tiny_student.files_of(folder / "adapter"))
-        for folder in Path(store).glob("steps/finetune-*")
-        if folder.is_dir() and not folder.name.endswith(".work")
-    }
-
-
-def answers(store):
-    return {path.parent.name: path.read_bytes() for path in Path(store).glob("steps/score-*/result.json")}
 
 
 def test_a_run_killed_while_a_checkpoint_is_written_ends_with_the_same_adapter_and_answers(recipe, tmp_path):
