@@ -6,13 +6,13 @@ from pathlib import Path
 from drllama import plugins
 from drllama.errors import DataError, StoreError
 from drllama.protocols import Progress
-from drllama.recipe import FilterName, Recipe, resolve
+from drllama.recipe import Recipe, resolve
 from drllama.replies import Attempt, RequestStore
 from drllama.stages.evaluate import evaluate
 from drllama.stages.score import refuse_seen
 from drllama.steps import Steps
 from drllama.store import Store
-from drllama.types import Cell, Evaluation, Example, LedgerRow, Original, Prediction, Run, SplitName
+from drllama.types import Cell, Evaluation, Example, FilterName, LedgerRow, Original, Prediction, Run, SplitName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

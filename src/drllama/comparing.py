@@ -9,9 +9,10 @@ from drllama.errors import DataError, DrLlamaError
 from drllama.ids import derive_seed, fingerprint
 from drllama.recipe import resolve
 from drllama.report import ComparisonContents, comparison_contents
-from drllama.report.comparing import Compared, Contestant
-from drllama.stats import effects_against, summarise_arms
-from drllama.types import Arm, ArmAnswers, Cell, Effect, Run
+from drllama.report.comparing import Compared, Contestant, setting_differences
+from drllama.stages.arms import methods_of
+from drllama.stats import by_teacher, effects_against, summarise_arms
+from drllama.types import Arm, ArmAnswers, Attribution, Cell, Effect, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +63,7 @@ def compare(entries: Sequence[Entry], *, command: str) -> ComparisonContents:
             seed=derive_seed(settings.seed, "bootstrap", "seeds"),
         ),
         effects=tuple(effect for row in answers for effect in _effects(row, first, level=settings.evaluate.level)),
+        attributions=_by_teacher(grid, answers, level=settings.evaluate.level),
         notes=_notes(runs, rows, seeds),
         command=command,
     )
@@ -169,6 +171,44 @@ def _answers(one: Contestant) -> ArmAnswers:
 def _effects(row: Sequence[ArmAnswers], first: Run, *, level: float) -> tuple[Effect, ...]:
     names = [one.arm for one in row]
     return effects_against(names[0], names[1:], row, first.task.labels, level=level)
+
+
+_OF_THE_TEACHER = ("teacher.", "audit.", "name", "allow_hosts", "cells", "report.")
+"""Settings that say whom to ask and how a run is told; two runs that differ in these alone differ in their teacher."""
+
+
+def _by_teacher(
+    grid: Sequence[Sequence[Contestant]], answers: Sequence[Sequence[ArmAnswers]], *, level: float
+) -> tuple[Attribution, ...]:
+    """Return what each teacher's rows bring against those of the first run's, in each arm that has any."""
+    runs = tuple({one.run.id: one.run for row in grid for one in row}.values())
+    models = _teachers(runs)
+    # Resolved, because a run of an earlier drllama lacks the settings that came since.
+    whole = [replace(run, recipe=resolve(run.recipe).recipe.model_dump(mode="json")) for run in runs]
+    differing = [one.path for one in setting_differences(whole) if not one.path.startswith(_OF_THE_TEACHER)]
+    if differing or len(set(models.values())) < len(grid[0]):
+        return ()
+    return tuple(
+        found
+        for row, given in zip(grid, answers, strict=True)
+        if methods_of(row[0].arm.name) and len({one.arm.id for one in row}) == 1
+        for found in by_teacher(
+            {models[one.run.id]: one.name for one in row},
+            given,
+            row[0].run.task.labels,
+            where=row[0].arm.system,
+            level=level,
+        )
+    )
+
+
+def _teachers(runs: Sequence[Run]) -> dict[str, str]:
+    """Return what each run's teacher is called, by the run's id: its model, where that tells them apart."""
+    taught = {run.id: run.taught for run in runs if run.taught}
+    models = {name: one.model for name, one in taught.items()}
+    if len(set(models.values())) == len(models):
+        return models
+    return {name: f"{one.model} at {one.endpoint}" for name, one in taught.items()}
 
 
 def _notes(runs: Sequence[Run], rows: Sequence[_Row], seeds: set[int]) -> tuple[str, ...]:

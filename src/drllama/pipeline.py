@@ -28,6 +28,7 @@ from drllama.rounds import WeakSpots
 from drllama.stages.arms import Stock, arms_of, arms_on_dev
 from drllama.stages.evaluate import evaluate
 from drllama.stages.guard import audit_leaks, refuse_leaks
+from drllama.stages.ledger import with_arms_without_filter
 from drllama.stages.weigh import weigh
 from drllama.steps import Steps
 from drllama.store import Step, Store, ledger_lines
@@ -44,6 +45,7 @@ from drllama.types import (
     Splits,
     Task,
     Taught,
+    Votes,
 )
 from drllama.written import WrittenAnswers
 
@@ -220,9 +222,16 @@ def _stock(scene: _Scene, sifted: teaching.Sifted | None) -> Stock:
     return Stock(
         train=scene.splits.train,
         kept=filtered.kept if filtered else (),
-        votes=filtered.votes if filtered else {},
+        votes=_votes(sifted) if sifted else {},
+        unfiltered=sifted.unfiltered if sifted else {},
         seed=scene.recipe.seed,
     )
+
+
+def _votes(sifted: teaching.Sifted) -> Mapping[str, Votes]:
+    """Return the blind answers to all rows that any arm may train on."""
+    asked = (*(one.votes for one in sifted.unfiltered.values()), sifted.filtered.votes)
+    return {name: votes for some in asked for name, votes in some.items()}
 
 
 def _run_id(scene: _Scene, planned: Sequence[PlannedCell], taught: Taught | None) -> str:
@@ -341,7 +350,8 @@ def _files(
         flipped=recipe.report.flipped_questions,
         published=published,
     )
-    ledger = {"rows.jsonl": ledger_lines(sifted.rows)} if sifted else {}
+    rows = with_arms_without_filter(sifted.rows, finished.arms, sifted.unfiltered) if sifted else ()
+    ledger = {"rows.jsonl": ledger_lines(rows)} if sifted else {}
     return {
         **ledger,
         "report.html": report_html(contents),

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -17,9 +17,9 @@ from drllama.recipe import Augment, Recipe, Recorded
 from drllama.replies import ImportCount, RequestStore
 from drllama.stages.audit import audit_teacher
 from drllama.stages.augment import Augmented, augment_examples, first_requests
-from drllama.stages.bill import Bill
+from drllama.stages.bill import FOR_ARMS_WITHOUT_FILTER, Bill
 from drllama.stages.correspond import Correspondent, known_correspondent, probed_correspondent
-from drllama.stages.filter import filter_candidates
+from drllama.stages.filter import FilterBench, filter_candidates, unfiltered_by
 from drllama.stages.ledger import ledger_rows
 from drllama.stages.recordings import recorded_calls
 from drllama.stats import diversity, drop_counts, funnel
@@ -31,6 +31,7 @@ from drllama.types import (
     DropCount,
     Example,
     Filtered,
+    FilterName,
     FunnelStep,
     LedgerRow,
     Round,
@@ -41,6 +42,7 @@ from drllama.types import (
     Taught,
     TeacherCall,
     TeacherRequest,
+    Unfiltered,
 )
 
 T = TypeVar("T")
@@ -132,6 +134,8 @@ class Sifted:
     funnel: tuple[FunnelStep, ...]
     drops: tuple[DropCount, ...]
     diversity: tuple[Diversity, ...]
+    unfiltered: Mapping[FilterName, Unfiltered] = field(default_factory=dict)
+    """What is kept without each filter that ``augment.without_filter`` names."""
 
 
 def sift(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Sifted:
@@ -169,19 +173,21 @@ def teach(
     bill = Bill()
 
     async def work(correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany) -> tuple[Taught, Sifted]:
-        ask_all = bill.noting(ask_all)
+        noting = bill.noting(ask_all)
 
         async def sifted(chosen: Lesson) -> Sifted:
-            return await _sifted(chosen, correspondent, teacher, ask_all, progress)
+            return await _sifted(chosen, correspondent, teacher, noting, progress)
 
         progress.expect(len({example.id for example in lesson.splits.dev}) + len(requests_of(lesson, correspondent)))
         try:
-            audited = await _audited(lesson, correspondent, teacher, ask_all, progress)
+            audited = await _audited(lesson, correspondent, teacher, noting, progress)
         except BatchPending:
             # What is written doesn't hang on the audit: both batches go out together.
             await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
             raise
         found = await (sifted(lesson) if choose is None else _sifted_rounds(lesson, choose, sifted))
+        asking = bill.noting(ask_all, mark=FOR_ARMS_WITHOUT_FILTER)
+        found = await _unfiltered(lesson, found, _bench(lesson, correspondent, teacher, asking, progress))
         rounds = choose.rounds if choose else ()
         return _taught(correspondent, audited, found, rounds, bill.lines), found
 
@@ -345,19 +351,9 @@ async def _sifted(
     lesson: Lesson, correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany, progress: Progress
 ) -> Sifted:
     found = await _augmented(lesson, correspondent, teacher, ask_all, progress)
-    filters = lesson.recipe.filters
     reviewed = review(found.candidates, lesson.decisions)
     progress.work("filtering the teacher's rows")
-    filtered = await filter_candidates(
-        teacher,
-        ask_all,
-        correspondent=correspondent,
-        reviewed=reviewed,
-        splits=lesson.splits,
-        task=lesson.task,
-        settings=filters,
-        progress=progress,
-    )
+    filtered = await filter_candidates(_bench(lesson, correspondent, teacher, ask_all, progress), reviewed)
     rows = ledger_rows(found, filtered, lesson.augment.arms, reviewed)
     groups = {
         "real": lesson.splits.train,
@@ -368,7 +364,29 @@ async def _sifted(
         augmented=found,
         filtered=filtered,
         rows=rows,
-        funnel=funnel(rows, filters.active),
+        funnel=funnel(rows, lesson.recipe.filters.active),
         drops=drop_counts(rows),
         diversity=diversity(groups, lesson.task.labels),
+    )
+
+
+async def _unfiltered(lesson: Lesson, sifted: Sifted, bench: FilterBench) -> Sifted:
+    reviewed, found = review(sifted.augmented.candidates, lesson.decisions), {}
+    for name in lesson.augment.without_filter:
+        bench.progress.work(f"filtering the teacher's rows without the filter {name}")
+        found[name] = await unfiltered_by(name, sifted.filtered, bench, reviewed)
+    return replace(sifted, unfiltered=found)
+
+
+def _bench(
+    lesson: Lesson, correspondent: Correspondent, teacher: Teacher, ask_all: AnswerMany, progress: Progress
+) -> FilterBench:
+    return FilterBench(
+        teacher=teacher,
+        ask_all=ask_all,
+        correspondent=correspondent,
+        splits=lesson.splits,
+        task=lesson.task,
+        settings=lesson.recipe.filters,
+        progress=progress,
     )

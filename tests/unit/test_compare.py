@@ -1,5 +1,6 @@
 """Runs held against each other: what is paired, what is refused, and what the page says."""
 
+import html
 import json
 import re
 from dataclasses import replace
@@ -155,6 +156,50 @@ def test_settings_that_differ_are_told_and_no_others(runs):
         "name": ("weak", "strong"),
         "finetune.epochs": (str(weak.recipe["finetune"]["epochs"]), "9"),
     }
+
+
+def test_runs_that_differ_in_the_teacher_alone_say_what_each_teacher_s_rows_bring(runs):
+    weak, strong = (taught_by(run, model) for run, model in zip(runs, ("weak-1", "strong-1"), strict=True))
+    # A run of an earlier drllama lacks settings that came since.
+    augment = {name: value for name, value in weak.recipe["augment"].items() if name != "without_filter"}
+    found = compared(replace(weak, recipe={**weak.recipe, "augment": augment}), strong)
+    assert [(one.name, one.factor) for one in found.attributions] == [("strong-1", "teacher")] * 2
+    change = r"[+-]\d+\.\d points \[[+-]\d+\.\d, [+-]\d+\.\d\]"
+    told = rf"with rows of strong-1 instead of weak-1 changed accuracy by {change}, macro-F1 by {change}"
+    rewrites, new = (one.sentence for one in found.attributions)
+    assert re.fullmatch(rf"'fine-tuned \+ rewrites' {told}", rewrites)
+    assert re.fullmatch(rf"'fine-tuned \+ new questions' {told}", new)
+    assert found.attributions[1].difference.estimate == found.arms[3].effects[0].accuracy.estimate
+    page, text = comparison_html(found), comparison_markdown(found)
+    assert all(f"<li>{one}</li>" in html.unescape(page) for one in (rewrites, new))
+    assert all(f"- {one}" in html.unescape(text) for one in (rewrites, new))
+
+
+def test_two_runs_of_one_recipe_with_two_teachers_are_told_apart_by_their_teachers(tmp_path, monkeypatch):
+    bench = RecordedBench(tmp_path)
+    monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
+    first = bench.run()
+    recorded = tmp_path / "recorded.jsonl"
+    recorded.write_text(recorded.read_text().replace("fall soon?", "ever fall?"))
+    second = bench.run("name=other", "teacher.replay.model=small")
+    found = compared(first, second)
+    assert [one.sentence.partition(" changed")[0] for one in found.attributions] == [
+        "'fine-tuned + new questions' with rows of small instead of large",
+        "'fine-tuned + both' with rows of small instead of large",
+    ]
+
+
+def test_runs_that_differ_in_more_than_the_teacher_attribute_nothing_to_it(runs):
+    weak, strong = (taught_by(run, model) for run, model in zip(runs, ("weak-1", "strong-1"), strict=True))
+    other = replace(strong, recipe={**strong.recipe, "filters": {"form": None}})
+    assert compared(weak, other).attributions == ()
+    assert compared(*runs).attributions == ()  # One teacher, asked twice.
+    assert compared(weak, strong, arms=("none", "new")).attributions == ()
+
+
+def taught_by(run, model):
+    teacher = {"replay": {"endpoint": "http://localhost", "model": model, "recording": None}}
+    return replace(run, taught=replace(run.taught, model=model), recipe={**run.recipe, "teacher": teacher})
 
 
 def test_questions_that_can_t_be_read_any_more_are_no_hindrance(runs):

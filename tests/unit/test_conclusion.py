@@ -18,7 +18,7 @@ from drllama.stats import (
     marginal_curve,
     summarise_arms,
 )
-from drllama.types import ArmName, Finding
+from drllama.types import ArmName, Finding, RowsTaken
 
 ARMS = ("none", "duplicate-real", "rewrite", "new", "combined")
 BASELINES = ARMS[:2]
@@ -126,15 +126,51 @@ def test_gains_are_attributed_to_methods_teachers_and_filters():
     assert [(one.arm, one.without) for one in found] == [("new", "none"), ("combined", "none"), ("combined", "new")]
     (effect,) = effects_against("new", ["combined"], answers, LABELS, level=0.95)
     assert found[2].difference == effect.accuracy
-    (strong,) = by_teacher({"weak-1": "new", "strong-1": "combined"}, answers, LABELS, level=0.95)
-    assert strong.sentence.startswith("rows of strong-1 instead of weak-1 changed accuracy by +1")
-    label = FilterArms(name="label check", arm="combined", without="new", num_before=900, num_dropped=279)
-    (checked,) = by_filter([label], answers, LABELS, level=0.95)
+    assert found[2].macro_f1 == effect.differences["macro_f1"]
+    (strong,) = by_teacher({"weak-1": "new", "strong-1": "combined"}, answers, LABELS, where="both", level=0.95)
+    assert strong.sentence.startswith("'both' with rows of strong-1 instead of weak-1 changed accuracy by +1")
+    (checked,) = by_filter([LABEL_CHECK], answers, LABELS, level=0.95)
     assert checked.share_dropped == 0.31
-    told = r"label check cost 31% of the rows and changed accuracy by \+1\d\.\d points \[\+\d+\.\d, \+\d+\.\d\]"
+    change = r"\+1\d\.\d points \[\+\d+\.\d, \+\d+\.\d\]"
+    told = rf"the label check took 1,116 of 3,600 rows \(31 %\) and changed accuracy by {change}, macro-F1 by {change}"
     assert re.fullmatch(told, checked.sentence)
+    assert (checked.difference, checked.macro_f1) == (effect.accuracy, effect.differences["macro_f1"])
     with pytest.raises(ValueError, match="0 dropped of 0 rows"):
-        by_filter([replace(label, num_before=0, num_dropped=0)], answers, LABELS, level=0.95)
+        by_filter([replace(LABEL_CHECK, rows=rows_taken(0, 0))], answers, LABELS, level=0.95)
+
+
+def rows_taken(num_before, num_dropped, num_instead=0, num_unanswered=0):
+    return RowsTaken(
+        num_before=num_before, num_dropped=num_dropped, num_instead=num_instead, num_unanswered=num_unanswered
+    )
+
+
+LABEL_CHECK = FilterArms(
+    name="label", told="the label check", arm="combined", without="new", rows=rows_taken(3600, 1116)
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        (rows_taken(1350, 0), r"the label check took none of 1,350 rows, so it changed nothing"),
+        (rows_taken(1350, 94, 3), r"the label check took 94 of 1,350 rows \(7 %\), let in 3 others and changed .*\]"),
+        (rows_taken(90, 9, 0, 5), r".*\]; 5 more that it stopped are in neither arm, for want of the teacher's reply"),
+    ],
+)
+def test_what_a_filter_took_is_told_whatever_it_was(rows, told):
+    answers = as_answers(answers_of(CALM, np.random.default_rng(1)))
+    (found,) = by_filter([replace(LABEL_CHECK, rows=rows)], answers, LABELS, level=0.95)
+    assert re.fullmatch(told, found.sentence)
+
+
+def test_what_a_filter_is_worth_doesn_t_hang_on_which_others_were_switched_off():
+    answers = as_answers(answers_of(CALM, np.random.default_rng(1)))
+    form = replace(LABEL_CHECK, name="form", told="the form check", without="rewrite")
+    rest = [one for one in answers if one.arm != "rewrite"]
+    assert by_filter([form, LABEL_CHECK], answers, LABELS, level=0.95)[1:] == by_filter(
+        [LABEL_CHECK], rest, LABELS, level=0.95
+    )
 
 
 def findings(world, *, experiments=200, metric="accuracy", seed=1):

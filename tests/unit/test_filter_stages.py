@@ -14,7 +14,7 @@ from drllama.parsing import parse_judgement
 from drllama.recipe import Filters
 from drllama.replies import RequestStore
 from drllama.stages.correspond import Correspondent
-from drllama.stages.filter import filter_candidates
+from drllama.stages.filter import FilterBench, filter_candidates
 from drllama.types import (
     FailureKind,
     Finish,
@@ -80,19 +80,20 @@ async def ask_all(teacher, requests):
         yield one
 
 
-def sift(teacher, settings, rows=ROWS, splits=SPLITS):
-    return asyncio.run(
-        filter_candidates(
-            teacher,
-            ask_all,
-            correspondent=WRITER,
-            reviewed=review(rows, ()),
-            splits=splits,
-            task=TASK,
-            settings=Filters.model_validate(settings),
-            progress=Silent(),
-        )
+def bench_of(teacher, settings, splits=SPLITS):
+    return FilterBench(
+        teacher=teacher,
+        ask_all=ask_all,
+        correspondent=WRITER,
+        splits=splits,
+        task=TASK,
+        settings=Filters.model_validate(settings),
+        progress=Silent(),
     )
+
+
+def sift(teacher, settings, rows=ROWS, splits=SPLITS):
+    return asyncio.run(filter_candidates(bench_of(teacher, settings, splits), review(rows, ())))
 
 
 def failure(kind=FailureKind.BAD_REQUEST):

@@ -8,7 +8,6 @@ from candidates import LABELS, VITAMIN, candidate, many_rows
 from test_store import make_run
 
 from drllama.errors import StoreError
-from drllama.recipe import FilterName
 from drllama.report.pictures import funnel_picture
 from drllama.stages.augment import Augmented, FailedRequest, UnparsedReply
 from drllama.stages.ledger import ledger_rows
@@ -21,6 +20,7 @@ from drllama.types import (
     Audit,
     Dropped,
     Filtered,
+    FilterName,
     FunnelStep,
     Judgement,
     Measured,

@@ -16,7 +16,19 @@ from drllama.report import (
 )
 from drllama.report.written import WrittenLine, written_lines
 from drllama.text import num_columns
-from drllama.types import Cell, Effect, Estimate, Evaluation, FunnelStep, Outcome, Prediction, Run, Sweep, Taught
+from drllama.types import (
+    Cell,
+    Effect,
+    Estimate,
+    Evaluation,
+    Factor,
+    FunnelStep,
+    Outcome,
+    Prediction,
+    Run,
+    Sweep,
+    Taught,
+)
 
 _METRICS = (
     ("accuracy", "accuracy"),
@@ -77,6 +89,7 @@ def run_summary(run: Run, store: Path) -> str:
             *([run.conclusion.sentence, ""] if run.conclusion else []),
             arms_table(run) if run.summaries else evaluation_table(run.evaluations),
             *(silent_lines(run.evaluations) if run.summaries else []),
+            *filter_lines(run),
             "",
             *([written_table(written), ""] if written else []),
             *(left if run.num_unfinished else []),
@@ -88,6 +101,12 @@ def run_summary(run: Run, store: Path) -> str:
     )
 
 
+def filter_lines(run: Run) -> list[str]:
+    """Return a line for each filter that was switched off in an arm of its own: what it is worth."""
+    found = run.worth.attributions if run.worth else ()
+    return [one.sentence for one in found if one.factor is Factor.FILTER]
+
+
 def comparison_summary(found: ComparisonContents, folder: Path) -> str:
     """Return how runs differ, the verdict first, with the path of the page."""
     rows = []
@@ -97,7 +116,15 @@ def comparison_summary(found: ComparisonContents, folder: Path) -> str:
         rows += [[arm.name, *shown, *cells] for cells in effects or [["", "", ""]]]
     header = ["trained on", "accuracy, %", "macro-F1, %", "change in accuracy, points", "p", "against"]
     return "\n".join(
-        [found.verdict, "", table(header, rows), *found.notes, "", f"report: {folder / 'comparison.html'}"]
+        [
+            found.verdict,
+            "",
+            table(header, rows),
+            *(one.sentence for one in found.attributions),
+            *found.notes,
+            "",
+            f"report: {folder / 'comparison.html'}",
+        ]
     )
 
 

@@ -3,7 +3,6 @@
 from drllama.recipe.filtering import (
     Balance,
     Duplicates,
-    FilterName,
     Filters,
     Form,
     Judge,
@@ -67,7 +66,6 @@ __all__ = [
     "Duplicates",
     "Endpoint",
     "Evaluate",
-    "FilterName",
     "Filters",
     "Finetune",
     "Form",

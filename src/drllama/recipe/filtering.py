@@ -1,23 +1,12 @@
 """The settings of the filters between a teacher and a student."""
 
-from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from drllama.recipe.teaching import Sampling
 from drllama.recipe.values import LabelText, Real, Section, Whole
-
-
-class FilterName(StrEnum):
-    """The filters, each named like its section."""
-
-    FORM = "form"
-    DUPLICATES = "duplicates"
-    LEAKS = "leaks"
-    LABEL = "label"
-    JUDGE = "judge"
-    BALANCE = "balance"
+from drllama.types import FilterName
 
 
 class Form(Section):

@@ -5,7 +5,7 @@ The text under a field is its documentation everywhere.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -162,6 +162,15 @@ class Recipe(Section):
     """How its answers are counted."""
     report: Report = Report()
     """What the report shows."""
+
+    @model_validator(mode="after")
+    def _switch_off_what_looks(self) -> Self:
+        wanted = self.augment.without_filter if self.augment else ()
+        if idle := [name for name in wanted if name not in self.filters.active]:
+            raise ValueError(
+                f"augment.without_filter has {' and '.join(idle)}, but filters hasn't; set it, or take it out"
+            )
+        return self
 
     @field_validator("name", mode="before")
     @classmethod

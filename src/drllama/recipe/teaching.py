@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from drllama.recipe.values import LabelText, Real, Section, Whole, by_kind, named_kind
-from drllama.types import ArmName, Equality
+from drllama.types import ArmName, Equality, FilterName
 
 # Thirds written with two digits add up to 0.99.
 _LARGEST_ROUNDING = 0.015
@@ -154,10 +154,14 @@ class Augment(Section):
     equal: tuple[Equality, ...] = Field((Equality.UPDATES,), min_length=1)
     """What arms have in common: updates (more rows don't mean more training), epochs (each row is seen as often); with
     both, all arms are trained both ways, and the first is what the conclusion is about."""
+    without_filter: tuple[FilterName, ...] = ()
+    """Filters to be switched off, each in an arm of its own, to see what each is worth: combined, or else the larger of
+    rewrite and new, with the rows that this one filter stopped and those behind it let pass. They don't touch the
+    verdict. ``label`` asks the teacher nothing more; ``form`` asks for blind answers to the rows that it stopped."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        for name in ("arms", "doses", "equal"):
+        for name in ("arms", "doses", "equal", "without_filter"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise ValueError(f"{name} must differ from each other")
         wanted = {method for method in ("rewrite", "new") if getattr(self, method)}
@@ -165,6 +169,16 @@ class Augment(Section):
             raise ValueError("rewrite and new are both null; write 'augment: null' if the teacher is to write nothing")
         if missing := {str(arm) for arm in self.arms} & {"rewrite", "new"} - wanted:
             raise ValueError(f"arms has {' and '.join(sorted(missing))}, which is null; take it out or set it")
+        return self
+
+    @model_validator(mode="after")
+    def _have_an_arm_to_unfilter(self) -> Self:
+        if not self.without_filter:
+            return self
+        if FilterName.LEAKS in self.without_filter:
+            raise ValueError("without_filter has leaks, which can't be turned off; take it out")
+        if not {ArmName.REWRITE, ArmName.NEW, ArmName.COMBINED} & set(self.arms) or 1.0 not in self.doses:
+            raise ValueError("without_filter needs rewrite, new or combined among arms, and 1.0 among doses")
         return self
 
 

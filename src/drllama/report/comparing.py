@@ -11,7 +11,7 @@ from drllama.report.rendering import json_of
 from drllama.report.templates import html_of, markdown_of
 from drllama.report.verdict import counted
 from drllama.report.wording import p_text, points_text
-from drllama.types import Arm, ArmSummary, Cell, Effect, Example, Finding, Run
+from drllama.types import Arm, ArmSummary, Attribution, Cell, Effect, Example, Finding, Run
 
 FORMAT = 1
 """Raised whenever a reader of ``comparison.json`` would have to change."""
@@ -41,6 +41,7 @@ class Compared:
     contestants: tuple[Contestant, ...]
     summaries: tuple[ArmSummary, ...]
     effects: tuple[Effect, ...]
+    attributions: tuple[Attribution, ...]
     notes: tuple[str, ...]
     command: str
 
@@ -68,7 +69,8 @@ def comparison_contents(found: Compared, asked: Mapping[str, Example], *, flippe
         arms=tuple(_arm_line(one, found) for one in found.contestants),
         majority=majority_of(first),
         flips=tuple(_flips(effect, found.contestants, asked, most=flipped) for effect in found.effects),
-        settings=_differences(found.runs),
+        settings=setting_differences(found.runs),
+        attributions=found.attributions,
         cells=tuple(
             cell_line(cell, machines, system=f"{one.name}, seed {cell.seed}")
             for one in found.contestants
@@ -164,7 +166,8 @@ def _verdict(effects: Sequence[Effect], different: Sequence[Effect]) -> str:
     return f"No difference is shown: a true one above {100 * most:.1f} points of accuracy would have been ({looked})."
 
 
-def _differences(runs: Sequence[Run]) -> tuple[SettingDifference, ...]:
+def setting_differences(runs: Sequence[Run]) -> tuple[SettingDifference, ...]:
+    """Return the settings that runs don't share."""
     settings = [dict(settings_of(run)) for run in runs]
     paths = dict.fromkeys(path for one in settings for path in one)
     values = {path: tuple(one.get(path, "") for one in settings) for path in paths}

@@ -6,6 +6,7 @@ from enum import StrEnum
 from drllama.report.written import WrittenLine
 from drllama.types import (
     ArmSummary,
+    Attribution,
     Choice,
     ClassScores,
     Conclusion,
@@ -70,6 +71,8 @@ class ArmLine:
     """What may be said of it; None: the verdict isn't about it."""
     published: tuple[PublishedRow, ...] = ()
     """Somebody else's results with an arm like it."""
+    without_filter: str | None = None
+    """The filter that is switched off for its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +348,8 @@ class ComparisonContents:
     flips: tuple[Flips, ...]
     """Of each pair that is compared."""
     settings: tuple[SettingDifference, ...]
+    attributions: tuple[Attribution, ...]
+    """What another teacher's rows bring; empty where the runs differ in more than the teacher."""
     cells: tuple[CellLine, ...]
     machines: tuple[Ran, ...]
     command: str

@@ -319,4 +319,5 @@ def _key(bottom: float, entries: Sequence[tuple[str, str]]) -> tuple[KeyEntry, .
 def of_full_dose(arms: Sequence[ArmLine]) -> list[ArmLine]:
     """Return the arms of the main pictures: smaller doses have a picture of their own."""
     largest = max((arm.dose for arm in arms if arm.role is Role.GENERATED), default=1.0)
-    return [arm for arm in arms if arm.role is not Role.GENERATED or arm.dose == largest]
+    whole = [arm for arm in arms if arm.role is not Role.GENERATED or arm.dose == largest]
+    return [arm for arm in whole if arm.without_filter is None]

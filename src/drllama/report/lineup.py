@@ -36,6 +36,7 @@ def _arm_line(run: Run, arm: Arm, published: Published | None) -> ArmLine:
         published=beside_arm(published, arm.name, finetune)
         if published and isinstance(finetune, Mapping) and arm.dose == 1 and arm.equality is run.arms[0].equality
         else (),
+        without_filter=arm.switched_off.filter if arm.switched_off else None,
     )
 
 
@@ -67,7 +68,8 @@ def mean_on_dev(cells: Sequence[Cell]) -> float:
 def flips_of(run: Run, pair: tuple[Arm, Arm], asked: Mapping[str, Example], *, most: int) -> Flips:
     """Return the questions that one arm gets right more, or less, often than the other, at most so many with text."""
     effect = next(one for one in run.effects if (one.arm, one.baseline) == (pair[0].system, pair[1].system))
-    shown = [arm for arm in run.arms if arm.equality is pair[0].equality and (arm.dose == pair[0].dose or arm in pair)]
+    alike = [arm for arm in run.arms if arm.equality is pair[0].equality and arm.switched_off is None]
+    shown = [arm for arm in alike if arm.dose == pair[0].dose or arm in pair]
     cells = {
         arm.system: [cell for cell in run.cells_of(arm) if cell.seed in effect.seeds]
         for arm in dict.fromkeys((pair[1], pair[0], *shown))

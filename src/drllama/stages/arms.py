@@ -1,7 +1,7 @@
 """Arms: which rows a student is trained on, the real ones, the teacher's, a control's; and which arm is the best."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import assert_never
 
@@ -15,9 +15,12 @@ from drllama.types import (
     Cell,
     Equality,
     Example,
+    FilterName,
     Finetuned,
+    SwitchedOff,
     Synthetic,
     TrainingRow,
+    Unfiltered,
     Votes,
 )
 
@@ -33,6 +36,14 @@ SYSTEMS = {
 """An arm's name among evaluations and in reports."""
 JUDGED = (ArmName.REWRITE, ArmName.NEW, ArmName.COMBINED)
 """The teacher's rows beside the real ones: what the verdict is about."""
+FILTERS_TOLD = {
+    FilterName.FORM: "the form check",
+    FilterName.DUPLICATES: "the check for duplicates",
+    FilterName.LABEL: "the label check",
+    FilterName.JUDGE: "the judge",
+    FilterName.BALANCE: "balancing",
+}
+"""What reports call the filters that can be switched off."""
 
 CONTROLS = (ArmName.DUPLICATE_REAL, ArmName.EDA)
 _LEARNED_WEIGHTS = (1.0, 0.5, 0.25)
@@ -48,6 +59,8 @@ class Stock:
     """The teacher's rows that passed the filters."""
     votes: Mapping[str, Votes] = field(default_factory=dict)
     """Blind answers to them, by candidate id."""
+    unfiltered: Mapping[FilterName, Unfiltered] = field(default_factory=dict)
+    """What is kept without a filter, for each that is to be switched off."""
     seed: int
     """Of the recipe."""
 
@@ -79,7 +92,8 @@ def arms_of(augment: Augment | None, settings: Finetune, stock: Stock) -> tuple[
                 continue
             for dose in augment.doses if methods_of(name) else (1.0,):
                 arms.append(_arm(name, dose, equality, stock, num_control=num_control))
-    return tuple(arms)
+    unfiltered = [_unfiltered_arm(name, augment, stock) for name in augment.without_filter]
+    return (*arms, *unfiltered)
 
 
 def baseline_of(equality: Equality, arms: Sequence[Arm], name: ArmName = ArmName.NONE) -> Arm | None:
@@ -158,7 +172,7 @@ def _others(arm: Arm, stock: Stock, seed: int, *, soft: bool) -> Sequence[Traini
             return [TrainingRow(example=one) for one in copies(stock.train, arm.num_extra, seed=seed)]
         case ArmName.EDA:
             return [TrainingRow(example=one) for one in edits(stock.train, arm.num_extra, seed=seed)]
-    written = _written(arm.name, stock)
+    written = _written(arm.name, stock, arm.switched_off)
     # One order for all doses and arms of a seed: what a small dose holds, a larger one holds too.
     drawn = sorted(range(len(written)), key=lambda place: (derive_seed(seed, "dose", written[place].id), place))
     return [
@@ -169,8 +183,28 @@ def _others(arm: Arm, stock: Stock, seed: int, *, soft: bool) -> Sequence[Traini
     ]
 
 
-def _written(name: ArmName, stock: Stock) -> list[Candidate]:
-    return [one for one in stock.kept if _method(one) in methods_of(name)]
+def _unfiltered_arm(filter: FilterName, augment: Augment, stock: Stock) -> Arm:
+    """Return the largest judged arm with what is kept where one filter is switched off."""
+    judged = [name for name in augment.arms if name in JUDGED]
+    whole = max(judged, key=lambda name: (name is ArmName.COMBINED, len(_written(name, stock))))
+    arm = _arm(whole, 1.0, augment.equal[0], stock, num_control=0)
+    found = SwitchedOff(
+        filter=filter, arm=arm.id, num_let_in=0, num_left_out=0, num_unanswered=stock.unfiltered[filter].num_unanswered
+    )
+    there = {one.id for one in _written(whole, stock)}
+    here = {one.id for one in _written(whole, stock, found)}
+    return replace(
+        arm,
+        id=f"{arm.id}-without-{filter}",
+        system=f"{arm.system}, without {FILTERS_TOLD[filter]}",
+        num_extra=len(here),
+        switched_off=replace(found, num_let_in=len(here - there), num_left_out=len(there - here)),
+    )
+
+
+def _written(name: ArmName, stock: Stock, switched_off: SwitchedOff | None = None) -> list[Candidate]:
+    kept = stock.unfiltered[switched_off.filter].kept if switched_off else stock.kept
+    return [one for one in kept if _method(one) in methods_of(name)]
 
 
 def _dosed(dose: float, number: int) -> int:

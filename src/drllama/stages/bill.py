@@ -6,6 +6,9 @@ from drllama.errors import TeacherFailure
 from drllama.protocols import AnswerMany, Teacher
 from drllama.types import Reply, Spent, TeacherRequest
 
+FOR_ARMS_WITHOUT_FILTER = ", for arms without a filter"
+"""Behind the prompt: what nobody would have asked but to see what a filter is worth."""
+
 
 class Bill:
     """Adds up the replies that come by, each request once; a kept reply costs what it cost when it was bought."""
@@ -19,8 +22,8 @@ class Bill:
         """Return what was spent, by prompt, in the order of the first replies' names."""
         return tuple(self._spent[prompt] for prompt in sorted(self._spent))
 
-    def noting(self, ask_all: AnswerMany) -> AnswerMany:
-        """Return the same way to ask, with each reply noted here."""
+    def noting(self, ask_all: AnswerMany, *, mark: str = "") -> AnswerMany:
+        """Return the same way to ask, with each reply noted here; ``mark`` says behind its prompt what it was for."""
 
         async def noted(
             teacher: Teacher, requests: Iterable[TeacherRequest]
@@ -28,7 +31,7 @@ class Bill:
             async for request, outcome in ask_all(teacher, requests):
                 if isinstance(outcome, Reply) and request.key not in self._seen:
                     self._seen.add(request.key)
-                    self._note(request.prompt, outcome)
+                    self._note(request.prompt + mark, outcome)
                 yield request, outcome
 
         return noted

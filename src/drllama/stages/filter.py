@@ -13,48 +13,60 @@ from drllama.filters.leaks import LeaksFilter
 from drllama.filters.review import Reviewed, ReviewFilter, sparing
 from drllama.filters.runner import Sieve
 from drllama.protocols import AnswerMany, Filter, Progress, Teacher
-from drllama.recipe import FilterName, Filters, Judge, LabelKept
+from drllama.recipe import Filters, Judge, LabelKept
 from drllama.stages.correspond import Correspondent
-from drllama.stages.judge import collect_judgements
+from drllama.stages.judge import NO_REPLY, collect_judgements
 from drllama.stages.vote import collect_votes
-from drllama.types import Candidate, Filtered, Judgement, Splits, Task, Unparsed, Votes
+from drllama.types import (
+    Candidate,
+    Dropped,
+    Filtered,
+    FilterName,
+    Judgement,
+    Quoted,
+    Splits,
+    Task,
+    Unfiltered,
+    Unparsed,
+    Votes,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterBench:
+    """What filters work with: a recipe's settings and questions, and a teacher to ask."""
+
+    teacher: Teacher
+    ask_all: AnswerMany
+    correspondent: Correspondent
+    splits: Splits
+    task: Task
+    settings: Filters
+    progress: Progress
 
 
 async def filter_candidates(
-    teacher: Teacher,
-    ask_all: AnswerMany,
-    *,
-    correspondent: Correspondent,
-    reviewed: Reviewed,
-    splits: Splits,
-    task: Task,
-    settings: Filters,
-    progress: Progress,
+    bench: FilterBench, reviewed: Reviewed, *, switched_off: FilterName | None = None
 ) -> Filtered:
     """Return which candidates are kept, and why the others aren't; the first filter that objects drops one.
 
     What people rejected goes first; what they approved passes every filter but ``leaks``, and nobody asks about it.
 
-    Only candidates that got so far are voted on and judged, so cheap filters save questions.
+    Only candidates that got so far are voted on and judged, so cheap filters save questions. A filter that is switched
+    off looks, and may ask, but drops nothing: what it finds out, such as votes, is there for those behind it.
 
     Raises:
         RecipeError: ``filters.balance.shares`` names a label that the task doesn't have.
         TeacherFailure: votes or judgements were asked for, and no request got a reply.
     """
-    _check_shares(settings, task)
-    gates = _Gates(
-        teacher=teacher,
-        ask_all=ask_all,
-        correspondent=correspondent,
-        splits=splits,
-        task=task,
-        settings=settings,
-        progress=progress,
-    )
+    _check_shares(bench.settings, bench.task)
+    gates = _Gates(bench=bench)
     sieve = Sieve(kept=reviewed.candidates).through(ReviewFilter(reviewed))
-    for name in settings.active:
+    for name in bench.settings.active:
         unsure = [one for one in sieve.kept if one.id not in reviewed.approved]
-        sieve = sieve.through(sparing(await gates.gate(name, unsure), reviewed))
+        gate = await gates.gate(name, unsure)
+        if name != switched_off:
+            sieve = sieve.through(sparing(gate, reviewed))
     assert len(sieve.kept) + len(sieve.dropped) == len(reviewed.candidates)
     verdicts = gates.judgements.items()
     return Filtered(
@@ -66,32 +78,46 @@ async def filter_candidates(
     )
 
 
+async def unfiltered_by(name: FilterName, known: Filtered, bench: FilterBench, reviewed: Reviewed) -> Unfiltered:
+    """Return what is kept with one filter switched off, given what is kept with all of them."""
+    if all(one.by != name for one in known.dropped):
+        return Unfiltered(kept=known.kept, votes=known.votes)
+    found = await filter_candidates(bench, reviewed, switched_off=name)
+    before = {(one.candidate.id, one.by) for one in known.dropped}
+    num_unanswered = sum(_lacks_reply(one) for one in found.dropped if (one.candidate.id, one.by) not in before)
+    return Unfiltered(kept=found.kept, votes=found.votes, num_unanswered=num_unanswered)
+
+
+def _lacks_reply(dropped: Dropped) -> bool:
+    match dropped.evidence:
+        case Votes(num_failed=number):
+            return number > 0
+        case Quoted(text=text):
+            return dropped.by == FilterName.JUDGE and text.startswith(NO_REPLY)
+        case _:
+            return False
+
+
 @dataclass(slots=True, kw_only=True)
 class _Gates:
     """Makes each filter when it is its turn: some need answers about the candidates that are left."""
 
-    teacher: Teacher
-    ask_all: AnswerMany
-    correspondent: Correspondent
-    splits: Splits
-    task: Task
-    settings: Filters
-    progress: Progress
+    bench: FilterBench
     votes: Mapping[str, Votes] = field(default_factory=dict)
     judgements: Mapping[str, Judgement | Unparsed] = field(default_factory=dict)
 
     async def gate(self, name: FilterName, left: Sequence[Candidate]) -> Filter:
         """Return the filter of this name, ready for these candidates."""
-        settings = self.settings
+        settings, splits = self.bench.settings, self.bench.splits
         match name:
             case FilterName.FORM:
                 assert settings.form
-                return FormFilter(settings.form, self.task.labels, self.splits.train)
+                return FormFilter(settings.form, self.bench.task.labels, splits.train)
             case FilterName.DUPLICATES:
                 assert settings.duplicates
-                return DuplicatesFilter(settings.duplicates, train=self.splits.train)
+                return DuplicatesFilter(settings.duplicates, train=splits.train)
             case FilterName.LEAKS:
-                return LeaksFilter(settings.leaks, held_out=(*self.splits.dev, *self.splits.test))
+                return LeaksFilter(settings.leaks, held_out=(*splits.dev, *splits.test))
             case FilterName.LABEL:
                 assert settings.label
                 return await self._label(settings.label, left)
@@ -106,26 +132,26 @@ class _Gates:
 
     async def _label(self, settings: LabelKept, left: Sequence[Candidate]) -> LabelFilter:
         self.votes = await collect_votes(
-            self.teacher,
-            self.ask_all,
-            correspondent=self.correspondent,
+            self.bench.teacher,
+            self.bench.ask_all,
+            correspondent=self.bench.correspondent,
             candidates=left,
-            task=self.task,
+            task=self.bench.task,
             settings=settings,
-            progress=self.progress,
+            progress=self.bench.progress,
         )
         return LabelFilter(settings, self.votes)
 
     async def _judge(self, settings: Judge, left: Sequence[Candidate]) -> JudgeFilter:
         self.judgements = await collect_judgements(
-            self.teacher,
-            self.ask_all,
-            correspondent=self.correspondent,
+            self.bench.teacher,
+            self.bench.ask_all,
+            correspondent=self.bench.correspondent,
             candidates=left,
-            parents={one.id: one for one in self.splits.train},
-            task=self.task,
+            parents={one.id: one for one in self.bench.splits.train},
+            task=self.bench.task,
             settings=settings,
-            progress=self.progress,
+            progress=self.bench.progress,
         )
         return JudgeFilter(self.judgements)
 

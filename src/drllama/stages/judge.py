@@ -10,6 +10,9 @@ from drllama.stages.correspond import Correspondent
 from drllama.stages.vote import outcomes_of
 from drllama.types import Candidate, Example, Judgement, Reply, Synthetic, Task, Unparsed
 
+NO_REPLY = "no reply: "
+"""How the reason of a missing verdict begins where the judge said nothing."""
+
 
 async def collect_judgements(
     teacher: Teacher,
@@ -41,5 +44,5 @@ def _source(candidate: Candidate, parents: Mapping[str, Example]) -> Example:
 
 def _judgement(outcome: Reply | TeacherFailure, task: Task) -> Judgement | Unparsed:
     if isinstance(outcome, TeacherFailure):
-        return Unparsed(text="", reason=f"no reply: {outcome.kind}")
+        return Unparsed(text="", reason=f"{NO_REPLY}{outcome.kind}")
     return parse_judgement(outcome.text, task)

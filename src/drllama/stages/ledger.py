@@ -1,13 +1,14 @@
 """The ledger of what was asked of a teacher: one row for each item, with what became of it."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from drllama.filters.review import Reviewed, review
 from drllama.stages.arms import methods_of
 from drllama.stages.augment import Augmented, FailedRequest, UnparsedReply
 from drllama.types import (
+    Arm,
     ArmName,
     Asking,
     Candidate,
@@ -15,8 +16,10 @@ from drllama.types import (
     Drop,
     FailedRow,
     Filtered,
+    FilterName,
     LedgerRow,
     Synthetic,
+    Unfiltered,
     UnparsedRow,
 )
 
@@ -40,6 +43,21 @@ def ledger_rows(
         *(replace(row, review=reviewed.decisions.get(row.id), written=reviewed.written.get(row.id)) for row in rows),
         *(_unparsed(one) for one in augmented.unparsed),
         *(_failed(one) for one in augmented.failed),
+    )
+
+
+def with_arms_without_filter(
+    rows: Sequence[LedgerRow], arms: Sequence[Arm], unfiltered: Mapping[FilterName, Unfiltered]
+) -> tuple[LedgerRow, ...]:
+    """Return the rows with those arms added that train on them because a filter is switched off, or in spite of it."""
+    more: dict[str, list[str]] = {}
+    for arm in arms:
+        for one in unfiltered[arm.switched_off.filter].kept if arm.switched_off else ():
+            if isinstance(one.example.origin, Synthetic) and one.example.origin.method in methods_of(arm.name):
+                more.setdefault(one.id, []).append(arm.id)
+    return tuple(
+        replace(row, arms=(*row.arms, *more[row.id])) if isinstance(row, CandidateRow) and row.id in more else row
+        for row in rows
     )
 
 

@@ -76,7 +76,7 @@ def _families(arms: Sequence[Arm]) -> list[_Family]:
     """Return what is held against what; what the conclusion is about is apart, so that it is few."""
     found = []
     for equality in dict.fromkeys(arm.equality for arm in arms):
-        same = [arm for arm in arms if arm.equality is equality]
+        same = [arm for arm in arms if arm.equality is equality and arm.switched_off is None]
         written = [arm for arm in same if arm.name in JUDGED]
         whole = [arm for arm in written if arm.dose == max(one.dose for one in written)]
         rest = [arm for arm in same if arm not in whole and arm.name is not ArmName.NONE]
@@ -92,6 +92,21 @@ def _families(arms: Sequence[Arm]) -> list[_Family]:
                             concludes=group is whole and equality is arms[0].equality and name in _TO_BEAT,
                         )
                     )
+    return [*found, *_unfiltered_families(arms)]
+
+
+def _unfiltered_families(arms: Sequence[Arm]) -> list[_Family]:
+    """Return what arms without a filter are held against; the other families are what they were without them."""
+    changed = [arm for arm in arms if arm.switched_off and not arm.switched_off.is_same]
+    found = []
+    for first in changed[:1]:
+        assert first.switched_off
+        filtered = next(arm for arm in arms if arm.id == first.switched_off.arm)
+        alike = [arm for arm in arms if arm.equality is first.equality and (arm.switched_off is None or arm in changed)]
+        for baseline in (baseline_of(first.equality, arms), filtered):
+            if baseline:
+                family = tuple(dict.fromkeys((baseline, *alike)))
+                found.append(_Family(baseline=baseline, arms=tuple(changed), alike=family, concludes=False))
     return found
 
 

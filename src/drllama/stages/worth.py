@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from drllama.recipe import Recipe
-from drllama.stages.arms import baseline_of, methods_of
-from drllama.stats import by_method, cost_per_point, detectable_difference, marginal_curve
+from drllama.stages.arms import FILTERS_TOLD, baseline_of, methods_of
+from drllama.stages.bill import FOR_ARMS_WITHOUT_FILTER
+from drllama.stats import FilterArms, by_filter, by_method, cost_per_point, detectable_difference, marginal_curve
 from drllama.types import (
     Arm,
     ArmAnswers,
@@ -15,6 +16,7 @@ from drllama.types import (
     CurvePoint,
     Effect,
     Power,
+    RowsTaken,
     Spent,
     Task,
     Worth,
@@ -33,17 +35,46 @@ def worth_of(
     recipe: Recipe,
 ) -> Worth:
     """Return what the rows bring in the arms that are trained as those are that the conclusion is about."""
-    alike = [arm for arm in arms if arm.equality is arms[0].equality]
+    alike = [arm for arm in arms if arm.equality is arms[0].equality and arm.switched_off is None]
     largest = max((arm.dose for arm in alike if methods_of(arm.name)), default=1.0)
     whole = {arm.name: arm.system for arm in alike if arm.dose == largest or not methods_of(arm.name)}
     there = [one for one in answers if one.arm in {arm.system for arm in alike}]
     level = recipe.evaluate.level
     return Worth(
         curves=_curves(alike, there, summaries, task, level=level),
-        attributions=by_method(whole, there, task.labels, level=level),
+        attributions=(
+            *by_method(whole, there, task.labels, level=level),
+            *by_filter(_filters(arms), [*there, *_unfiltered(arms, answers)], task.labels, level=level),
+        ),
         costs=_costs(whole, effects, conclusion, bill, recipe),
         power=_power(answers, conclusion, level=level),
     )
+
+
+def _filters(arms: Sequence[Arm]) -> list[FilterArms]:
+    """Return the filters that were switched off, each with its two arms; none where there are no rows to filter."""
+    systems = {arm.id: arm.system for arm in arms}
+    return [
+        FilterArms(
+            name=off.filter,
+            told=FILTERS_TOLD[off.filter],
+            arm=systems[off.arm],
+            without=arm.system,
+            rows=RowsTaken(
+                num_before=arm.num_extra,
+                num_dropped=off.num_let_in,
+                num_instead=off.num_left_out,
+                num_unanswered=off.num_unanswered,
+            ),
+        )
+        for arm in arms
+        if (off := arm.switched_off) and arm.num_extra
+    ]
+
+
+def _unfiltered(arms: Sequence[Arm], answers: Sequence[ArmAnswers]) -> list[ArmAnswers]:
+    systems = {arm.system for arm in arms if arm.switched_off}
+    return [one for one in answers if one.arm in systems]
 
 
 def _curves(
@@ -83,7 +114,7 @@ def _costs(
         if system not in {one.arm for one in conclusion.arms}:
             continue
         others = {prompt for method, prompt in prompts.items() if method not in methods_of(name)}
-        spent = [one for one in bill if one.prompt not in others]
+        spent = [one for one in bill if one.prompt not in others and not one.prompt.endswith(FOR_ARMS_WITHOUT_FILTER)]
         usd = None if any(one.num_unpriced for one in spent) else sum(one.usd for one in spent)
         gain = against_none[system]
         # One seed can't tell a gain from the luck of training.

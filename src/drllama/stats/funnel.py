@@ -3,8 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from drllama.recipe import FilterName
-from drllama.types import CandidateRow, DropCount, FunnelStep, LedgerRow
+from drllama.types import CandidateRow, DropCount, FilterName, FunnelStep, LedgerRow
 
 PASSED = {
     FilterName.FORM: "well formed",

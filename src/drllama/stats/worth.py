@@ -1,7 +1,7 @@
 """What generated rows are worth: money for a point, dose by dose, and which ingredient brings it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from drllama.stats.effects import paired_differences
@@ -16,6 +16,7 @@ from drllama.types import (
     Estimate,
     Factor,
     Label,
+    RowsTaken,
 )
 
 _METHODS = (
@@ -99,11 +100,12 @@ def by_method(
 
 
 def by_teacher(
-    arms: Mapping[str, str], answers: Sequence[ArmAnswers], labels: Sequence[Label], *, level: float
+    arms: Mapping[str, str], answers: Sequence[ArmAnswers], labels: Sequence[Label], *, where: str, level: float
 ) -> tuple[Attribution, ...]:
     """Return what each teacher's rows bring against those of the first.
 
-    ``arms`` are teachers with the arms that were trained on their rows, alike in all else.
+    ``arms`` are teachers with the arms that were trained on their rows, alike in all else; ``where`` is what such an
+    arm is called.
 
     Raises:
         ValueError: an arm has no answers, or arms differ in seeds or questions.
@@ -112,7 +114,7 @@ def by_teacher(
     (first, without), *others = arms.items()
     return tuple(
         _attributed(
-            _Pair(arm=arm, without=without, told=f"rows of {teacher} instead of {first}"),
+            _Pair(arm=arm, without=without, told=f"'{where}' with rows of {teacher} instead of {first}"),
             tallied,
             factor=Factor.TEACHER,
             name=teacher,
@@ -127,33 +129,48 @@ class FilterArms:
     """A filter, and two arms that differ in nothing but it."""
 
     name: str
-    """As reports call it, such as ``label check``."""
+    told: str
+    """As reports call it, such as ``the label check``."""
     arm: str
     without: str
-    num_before: int
-    """Rows that came to the filter."""
-    num_dropped: int
+    rows: RowsTaken
 
 
 def by_filter(
     filters: Sequence[FilterArms], answers: Sequence[ArmAnswers], labels: Sequence[Label], *, level: float
 ) -> tuple[Attribution, ...]:
-    """Return what each filter cost in rows and changed in accuracy.
+    """Return what each filter takes away and what that changes.
+
+    ``answers`` are those of all arms that were trained alike; of the arms without a filter each is counted with the
+    others alone, so that what one filter is worth doesn't hang on which else were switched off.
 
     Raises:
         ValueError: a filter saw no row, an arm has no answers, or arms differ in seeds or questions.
     """
-    tallied = tally(answers, labels)
     found = []
     for one in filters:
-        if not 0 <= one.num_dropped <= one.num_before or not one.num_before:
-            raise ValueError(f"filter {one.name}: {one.num_dropped} dropped of {one.num_before} rows")
-        share = one.num_dropped / one.num_before
-        pair = _Pair(
-            arm=one.arm, without=one.without, told=f"{one.name} cost {share:.0%} of the rows and", share_dropped=share
-        )
-        found.append(_attributed(pair, tallied, factor=Factor.FILTER, name=one.name, level=level))
+        if not 0 <= one.rows.num_dropped <= one.rows.num_before or not one.rows.num_before:
+            raise ValueError(f"filter {one.name}: {one.rows.num_dropped} dropped of {one.rows.num_before} rows")
+        others = {other.without for other in filters} - {one.without}
+        tallied = tally([arm for arm in answers if arm.arm not in others], labels)
+        told = _rows_told(one.rows, one.told)
+        pair = _Pair(arm=one.arm, without=one.without, told=f"{told} and", rows=one.rows)
+        made = _attributed(pair, tallied, factor=Factor.FILTER, name=one.name, level=level)
+        changed = made.sentence if one.rows.num_dropped or one.rows.num_instead else f"{told}, so it changed nothing"
+        found.append(replace(made, sentence=changed + _left_out_told(one.rows)))
     return tuple(found)
+
+
+def _rows_told(rows: RowsTaken, filter: str) -> str:
+    share = f" ({100 * rows.num_dropped / rows.num_before:.0f} %)" if rows.num_dropped else ""
+    told = f"{filter} took {f'{rows.num_dropped:,}' if rows.num_dropped else 'none'} of {rows.num_before:,} rows{share}"
+    return f"{told}, let in {rows.num_instead:,} others" if rows.num_instead else told
+
+
+def _left_out_told(rows: RowsTaken) -> str:
+    if not rows.num_unanswered:
+        return ""
+    return f"; {rows.num_unanswered:,} more that it stopped are in neither arm, for want of the teacher's reply"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,19 +179,24 @@ class _Pair:
     without: str
     told: str
     """The beginning of the sentence, up to the verb."""
-    share_dropped: float | None = None
+    rows: RowsTaken | None = None
 
 
 def _attributed(pair: _Pair, tallied: Tally, *, factor: Factor, name: str, level: float) -> Attribution:
     (difference,) = paired_differences(pair.without, [pair.arm], tallied, level=level)
-    gain = difference["accuracy"].estimate
-    interval = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+    accuracy, macro_f1 = (_points(difference[metric].estimate) for metric in ("accuracy", "macro_f1"))
     return Attribution(
         factor=factor,
         name=name,
         arm=pair.arm,
         without=pair.without,
         difference=difference["accuracy"],
-        share_dropped=pair.share_dropped,
-        sentence=f"{pair.told} changed accuracy by {100 * gain.value:+.1f} points {interval}",
+        share_dropped=pair.rows.num_dropped / pair.rows.num_before if pair.rows else None,
+        sentence=f"{pair.told} changed accuracy by {accuracy}, macro-F1 by {macro_f1}",
+        macro_f1=difference["macro_f1"],
+        rows=pair.rows,
     )
+
+
+def _points(gain: Estimate) -> str:
+    return f"{100 * gain.value:+.1f} points [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"

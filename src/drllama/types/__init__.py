@@ -14,7 +14,7 @@ from drllama.types.answers import (
     Writing,
 )
 from drllama.types.batches import BatchRecord, OpenBatch
-from drllama.types.cells import Arm, ArmName, Cell, Equality, Ran, StepRecord
+from drllama.types.cells import Arm, ArmName, Cell, Equality, Ran, StepRecord, SwitchedOff
 from drllama.types.effects import (
     ArmAnswers,
     ArmFinding,
@@ -27,11 +27,13 @@ from drllama.types.effects import (
     Effect,
     Factor,
     Finding,
+    RowsTaken,
 )
 from drllama.types.filtering import (
     Dropped,
     Evidence,
     Filtered,
+    FilterName,
     How,
     Judgement,
     LeakAudit,
@@ -41,6 +43,7 @@ from drllama.types.filtering import (
     Neighbour,
     Objection,
     Quoted,
+    Unfiltered,
     Votes,
 )
 from drllama.types.forecasts import Forecast
@@ -122,6 +125,7 @@ __all__ = [
     "Factor",
     "FailedRow",
     "FailureKind",
+    "FilterName",
     "Filtered",
     "Finding",
     "Finetuned",
@@ -157,6 +161,7 @@ __all__ = [
     "Reply",
     "ReplyForm",
     "Round",
+    "RowsTaken",
     "Ruling",
     "Run",
     "Sampling",
@@ -168,6 +173,7 @@ __all__ = [
     "Sweep",
     "SweepPoint",
     "SweepTraining",
+    "SwitchedOff",
     "Synthetic",
     "Task",
     "Taught",
@@ -175,6 +181,7 @@ __all__ = [
     "TeacherRequest",
     "Texts",
     "TrainingRow",
+    "Unfiltered",
     "Unparsed",
     "UnparsedRow",
     "Verdict",

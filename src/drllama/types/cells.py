@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from drllama.types.answers import Evaluation
+from drllama.types.filtering import FilterName
 from drllama.types.students import Finetuned
 
 
@@ -37,6 +38,26 @@ class Equality(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchedOff:
+    """A filter that stops none of an arm's rows, and what that changes in them."""
+
+    filter: FilterName
+    arm: str
+    """Id of the arm that differs in nothing else."""
+    num_let_in: int
+    """Rows that this arm has and that one hasn't: what the filter takes away."""
+    num_left_out: int
+    """Rows that only that one has: without the filter, others stand in their place."""
+    num_unanswered: int
+    """Rows that are in neither arm for want of the teacher's reply: a filter behind it had to ask about them."""
+
+    @property
+    def is_same(self) -> bool:
+        """Return whether the two arms have the same rows: the filter takes none away."""
+        return not self.num_let_in and not self.num_left_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
     """One way to put training rows together; students of different arms differ in nothing else but their seed."""
 
@@ -52,6 +73,8 @@ class Arm:
     """Rows that people wrote."""
     num_extra: int
     """Rows beside them: the teacher's, copies or edits."""
+    switched_off: SwitchedOff | None = None
+    """None: all filters of the recipe stop rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,20 @@ class Factor(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowsTaken:
+    """What a filter takes from an arm."""
+
+    num_before: int
+    """Rows of the teacher's that the arm has without the filter."""
+    num_dropped: int
+    """Of these, those that it hasn't with it."""
+    num_instead: int
+    """Rows that it only has with the filter, in the place of others."""
+    num_unanswered: int
+    """Rows that are in neither for want of the teacher's reply."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
     """What one ingredient brings: two arms that differ in nothing else."""
 
@@ -166,3 +180,7 @@ class Attribution:
     share_dropped: float | None
     """What a filter cost: the share of its rows that it dropped. None: not a filter."""
     sentence: str
+    macro_f1: Difference | None = None
+    """As ``difference``, which is of accuracy; None in runs of an earlier drllama."""
+    rows: RowsTaken | None = None
+    """None: not a filter."""

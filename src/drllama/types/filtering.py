@@ -2,11 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal, TypeAlias
 
 from drllama.types.questions import Label, SplitName
 from drllama.types.reviewing import Decision
 from drllama.types.teaching import Candidate
+
+
+class FilterName(StrEnum):
+    """The filters, each named like its section of a recipe."""
+
+    FORM = "form"
+    DUPLICATES = "duplicates"
+    LEAKS = "leaks"
+    LABEL = "label"
+    JUDGE = "judge"
+    BALANCE = "balance"
+
 
 How: TypeAlias = Literal["document", "exact", "near", "edited", "n-gram", "semantic"]
 
@@ -111,6 +124,17 @@ class Filtered:
     """By candidate id, of all that were judged readably."""
     unjudged: tuple[str, ...] = ()
     """Ids of candidates whose judge gave no readable verdict: neither a pass nor a fail of the judge."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfiltered:
+    """What is kept where one filter stops nothing: what it stopped goes on to the filters behind it."""
+
+    kept: tuple[Candidate, ...]
+    votes: Mapping[str, Votes] = field(default_factory=dict)
+    """By candidate id, of all that were voted on."""
+    num_unanswered: int = 0
+    """Rows that it stopped and a filter behind it stops for want of the teacher's reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

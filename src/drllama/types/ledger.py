@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from drllama.types.cells import ArmName
 from drllama.types.filtering import Evidence, Judgement, Votes
 from drllama.types.questions import Label
 from drllama.types.reviewing import Decision, Texts
@@ -57,8 +56,8 @@ class CandidateRow:
     """None: it wasn't voted on."""
     judgement: Judgement | None
     """None: it wasn't judged, or not readably."""
-    arms: tuple[ArmName, ...]
-    """The arms that train on it."""
+    arms: tuple[str, ...]
+    """Ids of the arms that train on it, whatever their dose."""
     review: Decision | None = None
     """What a person decided, where this run respected it."""
     written: Texts | None = None

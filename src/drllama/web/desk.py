@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 from drllama import plugins
 from drllama.errors import DataError
 from drllama.filters.review import current
-from drllama.recipe import FilterName, resolve
+from drllama.recipe import resolve
 from drllama.reviews import Reviewable, drawing_order
 from drllama.store import Store
 from drllama.text import normalise
-from drllama.types import CandidateRow, Decision, Example, Label, Run, texts_of
+from drllama.types import CandidateRow, Decision, Example, FilterName, Label, Run, texts_of
 
 UNDECIDED = "undecided"
 STATES = {"all": "all", UNDECIDED: UNDECIDED, "accept": "accepted", "reject": "rejected", "edit": "edited"}
