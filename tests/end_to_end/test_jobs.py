@@ -13,7 +13,7 @@ def test_students_trained_by_two_processes_are_those_that_one_trains(recipe, tmp
     alone = finished("run", recipe, *SEEDS, "--store", tmp_path / "alone", OMP_NUM_THREADS="1")
     both = finished("run", recipe, *SEEDS, "--store", tmp_path / "both", "--jobs", 2, OMP_NUM_THREADS="1")
     assert (alone.returncode, both.returncode) == (0, 0), both.stderr
-    assert "2 processes share the students: 1 threads" in both.stderr
+    assert "2 processes share the students" in both.stderr
     assert len(trained(tmp_path / "alone")) == 3
     assert trained(tmp_path / "both") == trained(tmp_path / "alone")
     assert answers(tmp_path / "both") == answers(tmp_path / "alone")

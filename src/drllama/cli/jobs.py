@@ -41,8 +41,9 @@ class WorkerProcesses:
     def __enter__(self) -> Self:
         """Start them."""
         if self._number:
-            each = f"{os.environ.get(_THREADS, 'all')} threads, each takes the memory told above"
-            self._progress.tell(f"{self._number + 1} processes share the students: {each}")
+            # The time was told for this process alone.
+            told = f"{self._number + 1} processes share the students, so that it takes less time and more memory"
+            self._progress.tell(f"{told}; threads of each: {os.environ.get(_THREADS, 'all')}")
         for number in range(2, self._number + 2):
             path = self._logs / f"job-{number}.log"
             log = self._open.enter_context(path.open("w", encoding="utf-8"))
