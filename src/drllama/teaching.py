@@ -214,8 +214,8 @@ def _taught(
         audit=audited,
         num_requests=found.num_requests,
         bill=bill,
-        candidates=Counter(
-            one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic)
+        candidates=dict(
+            Counter(one.example.origin.method for one in found.candidates if isinstance(one.example.origin, Synthetic))
         ),
         num_spare=found.spare + found.duplicates,
         num_unparsed=len(found.unparsed),

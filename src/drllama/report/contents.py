@@ -10,14 +10,11 @@ from drllama.types import (
     Choice,
     ClassScores,
     Conclusion,
-    Diversity,
-    DropCount,
     Effect,
     Epoch,
     Equality,
     Estimate,
     Finding,
-    FunnelStep,
     Label,
     LeakAudit,
     Published,
@@ -25,11 +22,10 @@ from drllama.types import (
     Ran,
     Reading,
     ReliabilityBin,
-    Round,
-    Spent,
     SplitName,
     StepRecord,
     StudentCard,
+    Teaching,
     Worth,
 )
 
@@ -202,31 +198,15 @@ class SettingValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherPart:
+class TeacherPart(Teaching):
     """Who wrote the generated rows, whether it knows the domain, and what it took."""
 
-    model: str
-    endpoint: str
     verdict: str
     """What follows from its blind answers to the dev questions."""
     systems: tuple[System, ...]
     """Majority, the untrained student where it was asked, and the teacher, on dev."""
-    num_requests: int
-    bill: tuple[Spent, ...]
-    candidates: dict[str, int]
-    """By method."""
-    num_spare: int
-    num_unparsed: int
-    num_failed: int
-    num_short: int
     methods: tuple[str, ...]
-    """How rows were asked for: the columns of the next two."""
-    rounds: tuple[Round, ...]
-    """Empty where it worked on all training questions."""
-    funnel: tuple[FunnelStep, ...]
-    drops: tuple[DropCount, ...]
-    """What stopped rows, the most frequent first."""
-    diversity: tuple[Diversity, ...]
+    """How rows were asked for: the columns of funnel and drops."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

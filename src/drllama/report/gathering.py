@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from math import exp
 from statistics import median
 
@@ -33,6 +34,7 @@ from drllama.types import (
     Published,
     Ran,
     Run,
+    Teaching,
 )
 
 
@@ -128,22 +130,10 @@ def _teacher(run: Run) -> TeacherPart | None:
     audit = run.taught.audit
     asked = [audit.majority, *([audit.student] if audit.student else []), audit.teacher]
     return TeacherPart(
-        model=run.taught.model,
-        endpoint=run.taught.endpoint,
+        **{field.name: getattr(run.taught, field.name) for field in fields(Teaching)},
         verdict=audit.verdict,
         systems=tuple(_system(run, one) for one in asked),
-        num_requests=run.taught.num_requests,
-        bill=run.taught.bill,
-        candidates=dict(run.taught.candidates),
-        num_spare=run.taught.num_spare,
-        num_unparsed=run.taught.num_unparsed,
-        num_failed=run.taught.num_failed,
-        num_short=run.taught.num_short,
         methods=tuple(run.taught.funnel[0].counts),
-        rounds=run.taught.rounds,
-        funnel=run.taught.funnel,
-        drops=run.taught.drops,
-        diversity=run.taught.diversity,
     )
 
 

@@ -70,7 +70,7 @@ from drllama.types.questions import (
     Task,
 )
 from drllama.types.reviewing import Decision, Ruling, Texts, Verdict, texts_of
-from drllama.types.runs import Choice, Reading, Round, Run, Taught, Written
+from drllama.types.runs import Choice, Reading, Round, Run, Taught, Teaching, Written
 from drllama.types.students import Epoch, Finetuned, StudentCard, TrainingRow
 from drllama.types.sweeps import OverSeeds, Sweep, SweepPoint, SweepTraining
 from drllama.types.teaching import (
@@ -179,6 +179,7 @@ __all__ = [
     "Taught",
     "TeacherCall",
     "TeacherRequest",
+    "Teaching",
     "Texts",
     "TrainingRow",
     "Unfiltered",

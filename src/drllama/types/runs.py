@@ -29,12 +29,11 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taught:
-    """What a teacher did for a run."""
+class Teaching:
+    """What a teacher was asked for a run, and what came of it."""
 
     model: str
     endpoint: str
-    audit: Audit
     num_requests: int
     bill: tuple[Spent, ...]
     """What its replies took: audit, rows, blind answers and judgements."""
@@ -55,6 +54,13 @@ class Taught:
     """Of the real rows, of all candidates, and of those kept; a group without rows is missing."""
     rounds: tuple[Round, ...] = ()
     """Empty where the teacher worked on all training examples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taught(Teaching):
+    """What a teacher did for a run."""
+
+    audit: Audit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
