@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from drllama.cli.limits import limited
 from drllama.errors import DataError, RecipeError
 from drllama.types import SplitName
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from drllama.pipeline import Kept
     from drllama.recipe import Recipe
     from drllama.replies import RequestStore
+    from drllama.teaching import Limits
 
 app = typer.Typer(
     add_completion=False,
@@ -37,11 +39,6 @@ ArmOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Which of the arm's students; the default is the one best on dev.")
 ]
-MaxUsd = Annotated[float | None, typer.Option("--max-usd", help="Spend at most so much; an unknown price is refused.")]
-MaxCalls = Annotated[int | None, typer.Option("--max-calls", help="Send at most so many requests, repeats included.")]
-MaxMinutes = Annotated[
-    float | None, typer.Option("--max-minutes", help="End after so many minutes; what is finished is kept.")
-]
 STORE = Path("runs")
 REPLIES = "replies.sqlite"
 REVIEWS = "reviews.sqlite"
@@ -53,16 +50,16 @@ def _say(text: str) -> None:
 
 
 @app.command()
+@limited
 def run(
     recipe: RecipePath,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    max_usd: MaxUsd = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Train so many students at once, each on its share of the processor's cores.")
     ] = 1,
+    *,
+    limits: "Limits",
 ) -> None:
     """Carry out RECIPE, reusing every step and reply that is already stored, and print the result."""
     from drllama.cli.jobs import SharedProgress, WorkerProcesses, share_cores
@@ -74,7 +71,6 @@ def run(
     from drllama.cli.tables import run_summary
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
-    from drllama.teaching import Limits
 
     resolved = read_recipe(recipe, assignments or ())
     words = [str(recipe), *(word for one in assignments or () for word in ("--set", one))]
@@ -84,7 +80,7 @@ def run(
         finished = pipeline.run(
             resolved.recipe,
             kept=_kept(store, replies, resolved.recipe, recipe),
-            limits=Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes),
+            limits=limits,
             progress=progress,
             command=shlex.join(["drllama", "run", *words]),
             workers=lambda missing: WorkerProcesses(same, min(jobs, missing) - 1, logs=store, progress=progress),

@@ -1,7 +1,7 @@
 """The commands that say which of a teacher's rows reach the student, and why the others don't."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,16 +10,18 @@ from drllama.cli.app import (
     REVIEWS,
     STORE,
     Assignments,
-    MaxCalls,
-    MaxMinutes,
-    MaxUsd,
     RecipePath,
     StoreFolder,
     app,
 )
+from drllama.cli.limits import limited
+
+if TYPE_CHECKING:
+    from drllama.teaching import Limits
 
 
 @app.command("filter")
+@limited
 def filter_rows(
     recipe: RecipePath,
     out: Annotated[
@@ -27,9 +29,8 @@ def filter_rows(
     ] = None,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    max_usd: MaxUsd = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
+    *,
+    limits: "Limits",
 ) -> None:
     """Let the teacher of RECIPE write its rows, filter them, and print what became of them; train nothing."""
     from drllama import teaching
@@ -43,7 +44,6 @@ def filter_rows(
 
     with ReviewStore(store / REVIEWS) as reviews:
         lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe, reviews.decisions())
-    limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = teaching.sift(lesson, replies=replies, limits=limits, progress=progress)
     if out is not None:

@@ -1,12 +1,16 @@
 """The commands around a teacher: plan, audit, preview, augment, and the store of replies."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drllama.cli.app import REPLIES, STORE, Assignments, MaxCalls, MaxMinutes, MaxUsd, RecipePath, StoreFolder, app
+from drllama.cli.app import REPLIES, STORE, Assignments, RecipePath, StoreFolder, app
+from drllama.cli.limits import limited
 from drllama.errors import DataError, StoreError
+
+if TYPE_CHECKING:
+    from drllama.teaching import Limits
 
 replies_app = typer.Typer(no_args_is_help=True, help="Move recorded replies between machines, and count them.")
 app.add_typer(replies_app, name="replies")
@@ -27,14 +31,14 @@ def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder
 
 
 @app.command()
+@limited
 def audit(
     recipe: RecipePath,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    max_usd: MaxUsd = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
     student: Annotated[bool, typer.Option(help="Ask the untrained student the same questions.")] = True,
+    *,
+    limits: "Limits",
 ) -> None:
     """Ask the teacher of RECIPE the dev questions blind, and print how well it knows the domain."""
     from drllama import pipeline
@@ -43,10 +47,8 @@ def audit(
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
     from drllama.store import Store
-    from drllama.teaching import Limits
 
     resolved = read_recipe(recipe, assignments or ()).recipe
-    limits = Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = pipeline.audit(
             resolved, store=Store(store), replies=replies, limits=limits, progress=progress, with_student=student
@@ -55,13 +57,13 @@ def audit(
 
 
 @app.command()
+@limited
 def preview(
     recipe: RecipePath,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    max_usd: MaxUsd = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
+    *,
+    limits: "Limits",
 ) -> None:
     """Ask the teacher of RECIPE for three candidates, and print prompts and replies whole."""
     from drllama import teaching
@@ -71,7 +73,6 @@ def preview(
     from drllama.replies import RequestStore
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-    limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         calls = teaching.preview(lesson, replies=replies, limits=limits, progress=progress)
     for call in calls:
@@ -79,14 +80,14 @@ def preview(
 
 
 @app.command()
+@limited
 def augment(
     recipe: RecipePath,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the candidates go, as JSON Lines.")],
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    max_usd: MaxUsd = None,
-    max_calls: MaxCalls = None,
-    max_minutes: MaxMinutes = None,
+    *,
+    limits: "Limits",
 ) -> None:
     """Let the teacher of RECIPE rewrite the training questions and write new ones; keep every reply."""
     from drllama import teaching
@@ -98,7 +99,6 @@ def augment(
     from drllama.stages.ledger import candidate_lines
 
     lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
-    limits = teaching.Limits(max_usd=max_usd, max_calls=max_calls, max_minutes=max_minutes)
     with RequestStore(store / REPLIES) as replies, ShownProgress() as progress:
         found = teaching.augment(lesson, replies=replies, limits=limits, progress=progress)
     write_whole(out, "".join(f"{line}\n" for line in candidate_lines(found.candidates)))
