@@ -24,7 +24,7 @@ from drllama.students.catalogue import STUDENTS
 from drllama.teaching import Limits
 from scripted_student import POISON, Script, write_questions, write_recipe
 
-COMMANDS = sorted(typer.main.get_command(app).commands)
+COMMANDS = sorted(name for name, command in typer.main.get_command(app).commands.items() if not command.hidden)
 FAST = "evaluate: {bootstrap_samples: 100}\n"
 ESCAPE = "\x1b"
 QUESTION = {"question": "Is it so?", "context": "It is.", "label": "yes"}
@@ -197,7 +197,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(drllama, script):
     assert "Traceback" not in shown.err
     script.fail_after = None
     assert drllama("run", "recipe.yaml").code == 0
-    assert len(script.questions_asked_of("untrained")) == 12
+    assert len(script.questions_asked_of("fine-tuned")) == 12
     assert script.trainings == 1
 
 
