@@ -19,7 +19,7 @@ setup: .venv/ready
 	@touch $@
 
 demo: .venv/ready
-	$(BIN)/drllama run experiments/demo/recipe.yaml
+	$(BIN)/drllama run experiments/demo/recipe.yaml --jobs 2
 
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow"
