@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from drllama.recipe import Finetune
-from drllama.types import Epoch, Example, Finetuned, Forecast, Outcome, Prediction, StudentCard, TrainingRow, Writing
+from drllama.types import (
+    Durations,
+    Epoch,
+    Example,
+    Finetuned,
+    Forecast,
+    Outcome,
+    Prediction,
+    StudentCard,
+    TrainingRow,
+    Writing,
+)
 
 POISON = "POISON"
 """A question that holds this word doesn't fit the scripted student."""
@@ -140,11 +151,9 @@ class ScriptedStudent:
 
     def forecast(self, train, dev, *, settings, seed, updates_per_epoch=None) -> Forecast:
         return Forecast(
-            seconds=len(train) * settings.epochs,
-            once_seconds=0,
-            question_seconds=1,
+            durations=Durations(training=len(train) * settings.epochs, once=0, question=1),
             peak_bytes=2**30,
-            limit_bytes=2**31,
+            room_bytes=2**31,
             way_out="",
         )
 

@@ -17,7 +17,7 @@ KILLED_WHILE_WRITING = """
 import os, signal
 from drllama.students import training
 
-training._CHECKPOINT_EVERY_SECONDS = -1
+training.CHECKPOINT_EVERY_SECONDS = -1
 whole, written = training.write_whole, 0
 
 def write_half(path, content):

@@ -10,9 +10,10 @@ import torch
 from drllama.recipe import Finetune, PubMedQADemo, Student
 from drllama.sources import PUBMEDQA_TASK
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
+from drllama.stages.forecast import forecast_line
 from drllama.students import forecast as forecasting
 from drllama.students.causal import CausalStudent
-from drllama.students.memory import LiveBytes, free_bytes, used_bytes
+from drllama.students.memory import LiveBytes, free_bytes
 from drllama.types import TrainingRow
 from tiny_student import Told, files_of, finetune_of, questions, rows_of, student_of
 
@@ -43,20 +44,36 @@ def test_a_forecast_leaves_no_trace(tiny_llama, tmp_path, method):
     before = torch.get_rng_state()
     found = told(student, Finetune(method=method, epochs=2, batch_size=4, micro_batch_size=4))
     assert torch.equal(torch.get_rng_state(), before)
-    assert found.fits
-    assert (found.seconds > 0, found.question_seconds > 0, found.way_out) == (True, True, "")
+    assert min(found.durations.training, found.durations.question) > 0
+    assert found.way_out == ""
     assert trained(student, tmp_path / "after") == untouched
 
 
-def test_what_does_not_fit_is_told_with_a_setting_that_would(tiny_llama, monkeypatch):
-    student = student_of(tiny_llama)
-    needed = told(student, finetune_of(batch_size=8, micro_batch_size=8)).peak_bytes
-    assert needed > used_bytes(CPU)
-    monkeypatch.setattr(forecasting, "free_bytes", lambda device: 0)
-    monkeypatch.setattr(forecasting, "used_bytes", lambda device: needed - 300_000)
-    found = told(student, finetune_of(batch_size=8, micro_batch_size=8))
-    assert not found.fits
-    assert found.way_out.startswith(("set finetune.micro_batch_size=", "set student.max_tokens=", "choose a smaller"))
+@pytest.mark.parametrize(
+    ("settings", "share", "way_out"),
+    [
+        (finetune_of(batch_size=8, micro_batch_size=8), 0.6, "set finetune.micro_batch_size=[1-5]$"),
+        (
+            finetune_of(micro_batch_size=1),
+            0.8,
+            r"set student.max_tokens=\d+ or \S+top_layers to \d+% of",
+        ),
+        (finetune_of(micro_batch_size=1), 0.01, "choose a smaller student.model"),
+        (Finetune(method="full", micro_batch_size=1), 0.1, "set finetune.method=lora"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_a_setting_that_would_and_not_tried(
+    tiny_llama, monkeypatch, settings, share, way_out
+):
+    student = student_of(tiny_llama, batch_size=None)
+    monkeypatch.setattr(forecasting, "used_bytes", lambda device: 0)
+    needed = told(student, settings).peak_bytes
+    monkeypatch.setattr(forecasting, "room_bytes", lambda device: int(share * needed))
+    monkeypatch.setattr(forecasting, "backward", None)
+    found = told(student, settings)
+    assert found.durations is None
+    assert re.match(way_out, found.way_out), found.way_out
+    assert "more memory ahead than there is" in forecast_line(found, trainings=1, questions=1)
 
 
 def test_live_bytes_are_those_of_tensors_that_are_made_and_not_dropped():

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
@@ -6,6 +8,7 @@ from drllama.recipe import PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
 from drllama.students.causal import CausalStudent
 from drllama.students.loading import load_model
+from drllama.students.scoring import batches
 from drllama.types import Outcome
 from tiny_student import (
     YES_NO_MAYBE,
@@ -50,7 +53,7 @@ def test_scores_are_the_naive_ones_whatever_the_batch_and_the_order(folder, task
         {name: naive_scores(model, *tokens) for name, tokens in told.items()}
         for model in (plain_model(folder), plain_model(folder, adapter))
     )
-    for batch_size, order in ((3, asked[::-1]), (5, asked[2:] + asked[:2])):
+    for batch_size, order in ((3, asked[::-1]), (5, asked[2:] + asked[:2]), (None, asked)):
         student = student_of(folder, task, batch_size=batch_size)
         assert_alike(student, order, bare)
         student.wear(adapter)
@@ -58,6 +61,18 @@ def test_scores_are_the_naive_ones_whatever_the_batch_and_the_order(folder, task
     first = task.labels[0]
     assert len({round(scores[first], 3) for scores in bare.values()}) == 5, "the questions differ"
     assert all(bare[name] != pytest.approx(wearing[name], abs=100 * NATS) for name in bare), "the adapter counts"
+
+
+def test_on_a_cpu_rows_that_are_run_whole_are_scored_one_by_one_but_for_those_about_one_context(tiny_llama):
+    student = student_of(tiny_llama, batch_size=None)
+    apart = [one for one in questions(count=9) if one.context]
+    fitting, _ = student._longest_first([*apart, *(example(f"Is it so, {n}?", "It rose. " * 4) for n in range(10))])
+    plain, other = SimpleNamespace(one_by_one=True, model=student._model), SimpleNamespace(one_by_one=False)
+    sizes = sorted(map(len, batches(plain, fitting, None)))
+    assert sizes == [*[1] * len({one.context for one in apart}), 2, 8]
+    assert list(map(len, batches(other, fitting, None)))[:2] == [8, 8]
+    assert max(map(len, batches(plain, fitting, 5))) == 5
+    assert [one for batch in batches(plain, fitting, None) for one in batch] == fitting
 
 
 def assert_alike(student, asked, wanted):

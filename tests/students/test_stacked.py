@@ -269,7 +269,7 @@ def undisturbed(tiny_llama, tmp_path_factory):
 
 @pytest.mark.parametrize(("of", "at"), [("training", 2), ("scoring", 4), ("training", 4)])
 def test_a_killed_stack_ends_with_the_same_bytes(tiny_llama, tmp_path, monkeypatch, gains, undisturbed, of, at):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     first, rest = Told(at=at, of=of, then=kill), Told()
     with pytest.raises(Killed):
         student_of(tiny_llama).finetune_many(few_in(tmp_path), progress=first)
@@ -284,7 +284,7 @@ def test_a_stack_killed_while_it_writes_its_checkpoints_ends_with_the_same_bytes
     tiny_llama, tmp_path, monkeypatch, gains, undisturbed, at
 ):
     # Of the second time that it writes: three files, then three names; the first time, all went well.
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     replaced, replace = [], Path.replace
 
     def until_killed(path, target):
@@ -305,7 +305,7 @@ def test_a_stack_killed_while_it_writes_its_checkpoints_ends_with_the_same_bytes
 
 
 def test_a_killed_stack_can_go_on_alone_or_in_other_company(tiny_llama, tmp_path, monkeypatch, gains, undisturbed):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     student = student_of(tiny_llama)
     with pytest.raises(Killed):
         student.finetune_many(few_in(tmp_path), progress=Told(at=3, then=kill))

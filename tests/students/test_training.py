@@ -374,7 +374,7 @@ def undisturbed(tiny_llama, tmp_path_factory):
     ids=lambda moments: ", ".join(f"{of} {at}" for of, at in moments),
 )
 def test_a_killed_training_ends_with_the_same_bytes(tiny_llama, tmp_path, monkeypatch, undisturbed, moments):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     steps = 0
     for of, at in moments:
         sitting = Told(at=at, of=of, then=kill)
@@ -426,7 +426,7 @@ def test_one_student_trained_twice_gives_the_same_bytes(tiny_llama, tmp_path, un
 
 
 def test_without_a_kill_the_checkpoint_interval_changes_nothing(tiny_llama, tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     assert finetuned(tiny_llama, tmp_path, **RESUMED) == undisturbed.told
     assert files_of(tmp_path / "adapter") == undisturbed.files
 
@@ -469,7 +469,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from tiny_student import Told, finetune_of, questions, rows_of, student_of
 from drllama.students import training
-training._CHECKPOINT_EVERY_SECONDS = -1
+training.CHECKPOINT_EVERY_SECONDS = -1
 student_of(sys.argv[2]).finetune(
     rows_of(questions(count=5)),
     questions(count=3),
@@ -499,7 +499,7 @@ def test_after_kill_9_other_processes_end_with_the_same_bytes(tiny_llama, tmp_pa
 
 @needs_gpu
 def test_a_killed_training_on_a_gpu_goes_on_where_it_stopped(tiny_llama, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY_SECONDS", -1)
+    monkeypatch.setattr(training, "CHECKPOINT_EVERY_SECONDS", -1)
     told = finetuned(tiny_llama, tmp_path / "undisturbed", device="cuda", **RESUMED)
     with pytest.raises(Killed):
         finetuned(tiny_llama, tmp_path / "killed", device="cuda", progress=Told(at=4, then=kill), **RESUMED)

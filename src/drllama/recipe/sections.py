@@ -41,8 +41,9 @@ class Student(Section):
     """Longest input; a longer one loses sentences of its context, never of the question."""
     keep_context: Literal["start", "end"] = "end"
     """Which end of a too long context stays; an abstract's results stand at its end."""
-    batch_size: Whole = Field(8, ge=1)
-    """Questions scored at once; scores don't depend on it."""
+    batch_size: Whole | None = Field(None, ge=1)
+    """Questions scored at once; scores don't depend on it. Null: one by one on a CPU, which is fastest where rows are
+    run whole, but those about one context together; else 8."""
     device: str = "auto"
     """``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:0``."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -26,11 +26,11 @@ from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
 from drllama.students.passes import Reader, make_reader
-from drllama.students.scoring import label_scores
+from drllama.students.scoring import batches, label_scores
 from drllama.students.sharded import Crew, refuse_unshardable
 from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
 from drllama.students.training import Lesson, train_adapter
-from drllama.students.writing import Writer
+from drllama.students.writing import AT_ONCE, Writer
 from drllama.types import (
     Epoch,
     Example,
@@ -84,8 +84,9 @@ class CausalStudent:
         for one in unfit:
             yield _writing(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason)
         writer = Writer(model=self._model, tokenizer=self._encoder.tokenizer)
-        for start in range(0, len(fitting), self._settings.batch_size):
-            batch = fitting[start : start + self._settings.batch_size]
+        at_once = self._settings.batch_size or AT_ONCE
+        for start in range(0, len(fitting), at_once):
+            batch = fitting[start : start + at_once]
             for encoded, text in zip(batch, writer.answers(batch), strict=True):
                 yield _writing(
                     encoded.example,
@@ -153,7 +154,7 @@ class CausalStudent:
         self.undress()
         self._model = with_new_adapter(self._bare, settings.method, self._encoder, seed=derive_seed(seed, "adapter"))
         reader = make_reader(self._model, self._frozen)
-        found = forecast(reader, lesson, judged, scored_at_once=self._settings.batch_size)
+        found = forecast(reader, lesson, judged, batch_size=self._settings.batch_size)
         self.undress()
         return found
 
@@ -249,9 +250,8 @@ class CausalStudent:
         fitting, unfit = self._longest_first(examples)
         for one in unfit:
             yield (_prediction(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason),) * copies
-        for start in range(0, len(fitting), self._settings.batch_size):
-            batch = fitting[start : start + self._settings.batch_size]
-            found = label_scores(reader, batch * copies, self._encoder.label_tokens)
+        for batch in batches(reader, fitting, self._settings.batch_size):
+            found = label_scores(reader, [*batch] * copies, self._encoder.label_tokens)
             for at, encoded in enumerate(batch):
                 yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
 

@@ -45,6 +45,15 @@ def free_bytes(device: torch.device) -> int | None:
     return max(0, min(found)) if found else None
 
 
+def room_bytes(device: torch.device) -> int | None:
+    """Return the most memory that the process could take now; None where the system doesn't tell.
+
+    What it has counts as room: an allocator keeps what earlier work gave back.
+    """
+    free = free_bytes(device)
+    return None if free is None else used_bytes(device) + free
+
+
 class LiveBytes(TorchDispatchMode):
     """Counts, while it is entered, the bytes of the tensors that work makes and hasn't dropped yet.
 

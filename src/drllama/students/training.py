@@ -26,7 +26,8 @@ from drllama.students.passes import Reader
 from drllama.students.rows import Row
 from drllama.types import Epoch, Label, TrainingRow
 
-_CHECKPOINT_EVERY_SECONDS = 60.0
+CHECKPOINT_EVERY_SECONDS = 60.0
+"""And after each epoch."""
 # Examples of like length are batched together within pools of this many batches: little padding, little less chance.
 _POOL_BATCHES = 8
 
@@ -152,7 +153,7 @@ def train_adapter(
 
 def checkpoint_is_due(saved_at: float) -> bool:
     """Return whether enough was done since then, by the monotonic clock, to be written down."""
-    return time.monotonic() - saved_at > _CHECKPOINT_EVERY_SECONDS
+    return time.monotonic() - saved_at > CHECKPOINT_EVERY_SECONDS
 
 
 class Learner:

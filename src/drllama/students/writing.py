@@ -21,6 +21,8 @@ from drllama.students.head import head_only_at
 WORDS = 100
 """An answer ends behind so many words: the reader that reads most looks no further."""
 _TOKENS = 200
+AT_ONCE = 8
+"""So many questions are answered together if nothing else is wanted."""
 _WORDS = re.compile(rf"\s*(?:\S+\s+){{0,{WORDS - 1}}}\S*")
 
 

@@ -46,7 +46,7 @@ from drllama.types.filtering import (
     Unfiltered,
     Votes,
 )
-from drllama.types.forecasts import Forecast
+from drllama.types.forecasts import Durations, Forecast
 from drllama.types.funnel import Diversity, DropCount, FunnelStep
 from drllama.types.ledger import (
     Asking,
@@ -115,6 +115,7 @@ __all__ = [
     "Drop",
     "DropCount",
     "Dropped",
+    "Durations",
     "Effect",
     "Epoch",
     "Equality",
