@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from drllama.errors import RecipeError
 from drllama.recipe import Finetune, PubMedQADemo, Student
 from drllama.sources import PUBMEDQA_TASK
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
 from drllama.stages.forecast import forecast_line
 from drllama.students import forecast as forecasting
+from drllama.students import methods
 from drllama.students.causal import CausalStudent
 from drllama.students.memory import LiveBytes, free_bytes
 from drllama.types import TrainingRow
@@ -74,6 +76,20 @@ def test_what_does_not_fit_is_told_with_a_setting_that_would_and_not_tried(
     assert found.durations is None
     assert re.match(way_out, found.way_out), found.way_out
     assert "more memory ahead than there is" in forecast_line(found, trainings=1, questions=1)
+
+
+def test_full_fine_tuning_of_too_many_weights_is_refused_before_they_are_copied(tiny_llama, tmp_path, monkeypatch):
+    student, settings = student_of(tiny_llama), Finetune(method="full")
+    needed = 6 * 4 * student.card.num_parameters  # The base, its copy, gradients, two moments, the best epoch.
+    monkeypatch.setattr(methods, "room_bytes", lambda device: needed)
+    assert told(student, settings).durations
+    monkeypatch.setattr(methods, "room_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(methods, "_in_float32", None)
+    with pytest.raises(RecipeError, match=r"^finetune.method full: .*set finetune.method=lora$"):
+        told(student, settings)
+    with pytest.raises(RecipeError, match=r"set finetune.method=lora"):
+        student.finetune(rows_of(questions()), [], settings=settings, seed=7, workspace=tmp_path, progress=Told())
+    assert told(student, finetune_of()).durations
 
 
 def test_live_bytes_are_those_of_tensors_that_are_made_and_not_dropped():

@@ -131,6 +131,23 @@ def test_weights_of_another_shape_are_refused_in_one_line(copied):
     )
 
 
+def test_weights_larger_than_the_memory_are_refused_before_they_are_loaded(tiny_llama, monkeypatch):
+    monkeypatch.setattr(loading, "saved_model", None)
+    monkeypatch.setattr(loading, "room_bytes", lambda device: 4 * 58_992 - 1)
+    assert refusal(tiny_llama).endswith(
+        "GiB of memory as float32, there are 0.0; set student.dtype=bfloat16, or "
+        "choose a student of at most 0 million parameters"
+    )
+    monkeypatch.setattr(loading, "room_bytes", lambda device: 2 * 58_992 - 1)
+    assert "bfloat16" not in refusal(tiny_llama)
+
+
+def test_weights_that_just_fit_are_loaded(tiny_llama, monkeypatch):
+    for room in (4 * 58_992, None):
+        monkeypatch.setattr(loading, "room_bytes", lambda device, room=room: room)
+        assert load(tiny_llama).card.num_parameters == 58_992
+
+
 def test_inputs_longer_than_the_student_reads_are_refused_in_one_line(tiny_gpt2):
     assert load(tiny_gpt2, max_tokens=512).card.num_parameters > 0
     line = refusal(tiny_gpt2, max_tokens=513, error=RecipeError)
@@ -218,10 +235,19 @@ def test_a_disk_that_is_full_while_weights_are_unpacked_is_told_in_one_line(tmp_
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(model, "save_pretrained", full)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *_, **__: model.config)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: model)
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: None)
     line = refusal(tmp_path / "model.gguf", error=StoreError)
     assert re.fullmatch(rf"{cache}/\S+: No space left on device; free some space and run .*", line)
+    assert [path.suffix for path in cache.iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
+def test_a_gguf_that_the_memory_cannot_hold_unpacked_is_refused_and_leaves_nothing(monkeypatch, cache):
+    monkeypatch.setattr(loading, "room_bytes", lambda device: 4 * 10**8)
+    line = refusal("smollm2-135m")
+    assert "135 million parameters take 0.5 GiB of memory as float32, there are 0.4; choose a student of" in line
     assert [path.suffix for path in cache.iterdir()] == [".lock"]
 
 

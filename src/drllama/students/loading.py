@@ -9,7 +9,7 @@ import shutil
 import struct
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,11 @@ from drllama.ids import file_sha256
 from drllama.recipe import Student
 from drllama.students.catalogue import STUDENTS, GgufParts, HubModel, ModelFolder, converted_folder, find_model
 from drllama.students.chat import speaks_in_chat
+from drllama.students.memory import room_bytes
 from drllama.types import StudentCard
 
+_GIB = 2**30
+_CPU = torch.device("cpu")
 _WEIGHTS = ("*.safetensors", "*.bin")
 _TOKENIZER = (
     "tokenizer.json",
@@ -58,7 +61,7 @@ def load_model(settings: Student) -> LoadedModel:
     device = device_of(settings.device)
     dtype = _dtype(settings.dtype, device)
     folder = _folder_of(settings)
-    model, tokenizer = _from_folder(folder, settings, dtype)
+    model, tokenizer = _from_folder(folder, settings, device, dtype)
     # Weights that are to be divided may be too large for one device.
     model = model.to(device if settings.processes == 1 else "cpu").eval().requires_grad_(False)
     _refuse_reading_backwards(model, settings.model)
@@ -96,7 +99,7 @@ def _folder_of(settings: Student) -> Path:
             return _downloaded(place)
 
 
-def _from_folder(folder: Path, settings: Student, dtype: torch.dtype) -> tuple[Any, Any]:
+def _from_folder(folder: Path, settings: Student, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any]:
     with _quiet_transformers() as transformers:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
@@ -105,6 +108,9 @@ def _from_folder(folder: Path, settings: Student, dtype: torch.dtype) -> tuple[A
             if config.model_type not in CAUSAL:
                 raise ValueError(f"a model of type {config.model_type}")
             _refuse_too_long(config, settings)
+            # Weights come by way of the CPU; those that are to be divided don't go on to one device as a whole.
+            places = {_CPU, device} if settings.processes == 1 else {_CPU}
+            _refuse_too_large(config, settings.model, dtype, places, halved_by="student.dtype=bfloat16")
             model = saved_model(folder, dtype)
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -137,6 +143,36 @@ def _refuse_too_long(config: Any, settings: Student) -> None:  # noqa: ANN401
         raise RecipeError(
             f"student.max_tokens is {settings.max_tokens}, {settings.model} reads at most {longest}; lower it"
         )
+
+
+def _refuse_too_large(
+    config: Any,  # noqa: ANN401
+    name: str,
+    dtype: torch.dtype,
+    places: Iterable[torch.device],
+    *,
+    halved_by: str = "",
+) -> None:
+    """Refuse weights that won't fit: loaded in spite of it, they'd have the system kill the program without a word."""
+    room = min((found for place in places if (found := room_bytes(place)) is not None), default=None)
+    needed = (number := _num_parameters(config)) * dtype.itemsize
+    if room is None or needed <= room:
+        return
+    way_out = f"choose a student of at most {room / dtype.itemsize / 1e6:,.0f} million parameters"
+    if halved_by and dtype == torch.float32 and needed / 2 <= room:
+        way_out = f"set {halved_by}, or {way_out}"
+    raise ModelError(
+        f"student.model {name}: {number / 1e6:,.0f} million parameters take {needed / _GIB:.1f} GiB of memory as "
+        f"{str(dtype).removeprefix('torch.')}, there are {room / _GIB:.1f}; {way_out}"
+    )
+
+
+def _num_parameters(config: Any) -> int:  # noqa: ANN401
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):  # Shapes alone, no memory.
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(weight.numel() for weight in model.parameters())
 
 
 def _refuse_reading_backwards(model: Any, name: str) -> None:  # noqa: ANN401
@@ -231,6 +267,8 @@ def _convert(parts: GgufParts, folder: Path) -> None:
                     with part.open("rb") as file:
                         shutil.copyfileobj(file, whole)
         try:
+            config = transformers.AutoConfig.from_pretrained(joined, gguf_file=gguf.name)
+            _refuse_too_large(config, parts.name, torch.float32, [_CPU])
             model = transformers.AutoModelForCausalLM.from_pretrained(joined, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(joined, gguf_file=gguf.name)
         except ImportError as error:

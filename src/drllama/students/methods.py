@@ -15,6 +15,11 @@ from transformers.pytorch_utils import Conv1D
 from drllama.errors import RecipeError
 from drllama.recipe import Alora, AnyMethod, Full, Ia3, Lora, Prefix
 from drllama.students.encoding import Encoded, Encoder
+from drllama.students.memory import room_bytes
+
+_GIB = 2**30
+_COPIES = 5
+"""Of all weights, in float32: themselves, gradients, two moments, the best epoch's."""
 
 
 def with_new_adapter(model: Any, method: AnyMethod, encoder: Encoder, *, seed: int) -> Any:  # noqa: ANN401
@@ -27,6 +32,7 @@ def with_new_adapter(model: Any, method: AnyMethod, encoder: Encoder, *, seed: i
     """
     # Resumed training may score dev before its first update: with dropout still on, it would choose by chance.
     if isinstance(method, Full):
+        _refuse_too_large(model)
         return _in_float32(model).requires_grad_(True).eval()
     config = _config(model, method, encoder)
     with torch.random.fork_rng(), peft_warnings_off():
@@ -64,6 +70,18 @@ def peft_warnings_off() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to", category=UserWarning)
         yield
+
+
+def _refuse_too_large(model: Any) -> None:  # noqa: ANN401
+    """Refuse weights that can't be trained here: tried in spite of it, the system would kill the program."""
+    number = sum(weight.numel() for weight in model.parameters())
+    there = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    needed, room = there + 4 * _COPIES * number, room_bytes(model.device)
+    if room is not None and needed > room:
+        raise RecipeError(
+            f"finetune.method full: {number / 1e6:,.0f} million parameters take {needed / _GIB:.1f} GiB to be trained, "
+            f"there are {room / _GIB:.1f}; set finetune.method=lora"
+        )
 
 
 def _in_float32(model: Any) -> Any:  # noqa: ANN401
