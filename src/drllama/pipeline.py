@@ -25,7 +25,7 @@ from drllama.report import (
     report_markdown,
 )
 from drllama.rounds import WeakSpots
-from drllama.stages.arms import Stock, arms_of, arms_on_dev
+from drllama.stages.arms import Stock, arms_of, arms_on_dev, expected_stock
 from drllama.stages.evaluate import evaluate
 from drllama.stages.guard import audit_leaks, refuse_leaks
 from drllama.stages.ledger import with_arms_without_filter
@@ -121,6 +121,23 @@ def work_on(recipe: Recipe, *, kept: Kept, progress: Progress) -> None:
         pass
 
 
+def foretell(recipe: Recipe, *, kept: Kept, progress: Progress) -> str:
+    """Return in a line what training by a recipe takes if the filters keep all that the teacher is asked for.
+
+    The student is loaded and tries a few rows, for seconds; nobody is asked anything, and nothing is kept.
+    """
+    splits, task = _questions(recipe)
+    scene = _scene(recipe, splits, task, kept.store, progress)
+    stock = expected_stock(splits.train, recipe.augment, seed=recipe.seed)
+    arms, work = arms_of(recipe.augment, recipe.finetune, stock), _cells(scene, kept)
+    planned = work.planned(arms, stock)
+    progress.work("training a few rows, to be thrown away")
+    asked = sum(map(scene.steps.score_ahead, (splits.test, splits.dev) if recipe.augment else (splits.test,)))
+    told = work.forecast(planned, questions=round(asked)) or "nothing ahead: all of them are trained"
+    names = ", ".join(arm.id for arm in arms)
+    return f"students to train: {len(planned)} (arms: {names}; seeds: {recipe.seeds}); {told}"
+
+
 def audit(
     recipe: Recipe,
     *,
@@ -176,8 +193,7 @@ def _planned(recipe: Recipe, kept: Kept, limits: teaching.Limits, progress: Prog
     taught, sifted = _taught(scene, kept.decisions, kept.replies, limits)
     stock = _stock(scene, sifted)
     arms = arms_of(recipe.augment, recipe.finetune, stock)
-    folder = CellFolder(kept.cells) if kept.cells else None
-    work = Cells(recipe, splits, task, student=scene.student, steps=scene.steps, store=kept.store, folder=folder)
+    work = _cells(scene, kept)
     return _Plan(
         scene=scene,
         taught=taught,
@@ -194,6 +210,12 @@ def _scene(recipe: Recipe, splits: Splits, task: Task, store: Store, progress: P
     student = plugins.make_student(recipe, task)
     steps = Steps(recipe, splits, task, student.card, store)
     return _Scene(recipe=recipe, splits=splits, task=task, student=student, store=store, steps=steps, progress=progress)
+
+
+def _cells(scene: _Scene, kept: Kept) -> Cells:
+    folder = CellFolder(kept.cells) if kept.cells else None
+    student, steps = scene.student, scene.steps
+    return Cells(scene.recipe, scene.splits, scene.task, student=student, steps=steps, store=kept.store, folder=folder)
 
 
 def _taught(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +16,7 @@ from drllama.cli import main
 from drllama.recipe import JsonlFiles, read_recipe
 from drllama.replies import RequestStore
 from faults.server import Fault, FaultServer, always
-from scripted_student import write_questions, write_recipe
+from scripted_student import Script, write_questions, write_recipe
 
 LABELS = {"yes", "no", "maybe"}
 MARKER = "sk-marker-5f1e7c0a9d"
@@ -393,6 +394,35 @@ def test_a_plan_tells_the_time_at_the_allowed_rate_and_what_the_test_set_shows(d
     assert "time at the allowed rate: 5.5 minutes" in planned
     planned = plan_of(drllama, monkeypatch, "--set", "data.jsonl.limit.test=20").out
     assert "the 20 test questions are too few to show any difference in accuracy" in planned
+
+
+def test_a_plan_tells_of_the_training_only_if_asked_to(drllama, monkeypatch):
+    script = Script()
+    asked = "augment: {arms: [none, new, duplicate-real], equal: [updates, epochs], without_filter: [duplicates]}\n"
+    recipe_for(REPLAY, f"{asked}seeds: 2\n")
+    monkeypatch.setattr(plugins, "make_student", None)
+    assert "training: --training tells its time and memory" in plan_of(drllama, monkeypatch).out.splitlines()[-1]
+    monkeypatch.setattr(plugins, "make_student", script.make_student)
+    planned = plan_of(drllama, monkeypatch, "--training")
+    assert planned.out.startswith("teacher large at recorded\n")
+    arms = "none, new, duplicate-real, new-epochs, duplicate-real-epochs, new-without-duplicates"
+    assert planned.out.splitlines()[-1].startswith(f"students to train: 12 (arms: {arms}; seeds: 2); about ")
+    assert planned.out.endswith(" ahead, about 1.0 GiB of memory (measured on a few rows just now)\n")
+    assert "loading student smollm2-135m" in planned.err
+    assert (script.trainings, script.asked) == (0, [])
+
+
+def test_a_plan_of_a_recipe_without_a_teacher_tells_of_the_training_alone(drllama, monkeypatch):
+    write_recipe(Path("recipe.yaml"), "questions.jsonl")
+    assert "the recipe names no teacher" in drllama("plan", "recipe.yaml").err
+    monkeypatch.setattr(plugins, "make_student", (script := Script()).make_student)
+    assert drllama("plan", "recipe.yaml", "--training").out == (
+        "students to train: 1 (arms: none; seeds: 1); about 2 minutes ahead, about 1.0 GiB of memory "
+        "(measured on a few rows just now)\n"
+    )
+    drllama("run", "recipe.yaml")
+    assert script.trainings == 1
+    assert "nothing ahead: all of them are trained" in drllama("plan", "recipe.yaml", "--training").out
 
 
 def test_ten_replies_are_a_pilot(folder, server):

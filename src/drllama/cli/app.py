@@ -79,7 +79,7 @@ def run(
         same = [_WORK_ON, *words, "--store", str(store)]
         finished = pipeline.run(
             resolved.recipe,
-            kept=_kept(store, replies, resolved.recipe, recipe),
+            kept=kept_for(store, replies, resolved.recipe, recipe),
             limits=limits,
             progress=progress,
             command=shlex.join(["drllama", "run", *words]),
@@ -98,7 +98,7 @@ def work_on(recipe: RecipePath, assignments: Assignments = None, store: StoreFol
 
     wanted = read_recipe(recipe, assignments or ()).recipe
     with RequestStore(store / REPLIES) as replies:
-        pipeline.work_on(wanted, kept=_kept(store, replies, wanted, recipe), progress=ToldProgress())
+        pipeline.work_on(wanted, kept=kept_for(store, replies, wanted, recipe), progress=ToldProgress())
 
 
 @app.command()
@@ -261,7 +261,8 @@ def doctor() -> None:
         _say(line)
 
 
-def _kept(folder: Path, replies: "RequestStore", recipe: "Recipe", path: Path) -> "Kept":
+def kept_for(folder: Path, replies: "RequestStore", recipe: "Recipe", path: Path) -> "Kept":
+    """Return what earlier work left in a store for this recipe, which stands in that file."""
     from drllama.pipeline import Kept
     from drllama.reviews import ReviewStore
     from drllama.store import Store

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drllama.cli.app import REPLIES, STORE, Assignments, RecipePath, StoreFolder, app
+from drllama.cli.app import REPLIES, STORE, Assignments, RecipePath, StoreFolder, app, kept_for
 from drllama.cli.limits import limited
 from drllama.errors import DataError, StoreError
 
@@ -17,17 +17,39 @@ app.add_typer(replies_app, name="replies")
 
 
 @app.command()
-def plan(recipe: RecipePath, assignments: Assignments = None, store: StoreFolder = STORE) -> None:
+def plan(
+    recipe: RecipePath,
+    assignments: Assignments = None,
+    store: StoreFolder = STORE,
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training",
+            help="Tell the time and memory of all trainings too: the student is loaded and tries a few rows.",
+        ),
+    ] = False,
+) -> None:
     """Print what asking the teacher of RECIPE will take and cost, and what leaves the machine; send nothing."""
     from drllama import planning, plugins, teaching
     from drllama.cli.teaching_text import plan_text
     from drllama.recipe import read_recipe
     from drllama.replies import RequestStore
 
-    lesson = teaching.read_lesson(read_recipe(recipe, assignments or ()).recipe)
+    wanted = read_recipe(recipe, assignments or ()).recipe
     with RequestStore(store / REPLIES) as replies:
-        found = planning.plan(lesson, replies=replies, count_tokens=plugins.make_token_counter(lesson.recipe))
-    typer.echo(plan_text(found, lesson.recipe))
+        if wanted.teacher is not None or not training:
+            lesson = teaching.read_lesson(wanted)
+            found = planning.plan(lesson, replies=replies, count_tokens=plugins.make_token_counter(wanted))
+            typer.echo(plan_text(found, wanted))
+        if not training:
+            typer.echo("training: --training tells its time and memory; it loads the student")
+            return
+        from drllama import pipeline
+        from drllama.cli.progress import ShownProgress
+
+        with ShownProgress() as progress:
+            told = pipeline.foretell(wanted, kept=kept_for(store, replies, wanted, recipe), progress=progress)
+    typer.echo(f"{told} (measured on a few rows just now)")
 
 
 @app.command()

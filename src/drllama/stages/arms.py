@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
-from typing import assert_never
+from typing import Literal, assert_never
 
 from drllama.ids import derive_seed
-from drllama.recipe import Augment, Finetune
+from drllama.recipe import Augment, Finetune, New, Rewrite
 from drllama.stages.controls import copies, edits
 from drllama.types import (
     Arm,
@@ -63,6 +63,28 @@ class Stock:
     """What is kept without a filter, for each that is to be switched off."""
     seed: int
     """Of the recipe."""
+
+
+def expected_stock(train: Sequence[Example], augment: Augment | None, *, seed: int) -> Stock:
+    """Return a stand-in stock: every row that is asked for comes, says what its source says, and is kept.
+
+    It tells how much there is to train, and isn't to be trained on.
+    """
+    sections: dict[Literal["rewrite", "new"], Rewrite | New | None] = (
+        {"rewrite": augment.rewrite, "new": augment.new} if augment else {}
+    )
+    asked = [(method, one) for method, section in sections.items() if section for one in [*train] * section.per_item]
+    kept = tuple(
+        Candidate(
+            example=replace(one, origin=Synthetic(method=method, parents=(one.id,), call="expected", place=place)),
+            prompt="",
+            rollout=0,
+        )
+        for place, (method, one) in enumerate(asked)
+    )
+    switched_off = augment.without_filter if augment else ()
+    unfiltered = {name: Unfiltered(kept=kept) for name in switched_off}
+    return Stock(train=tuple(train), kept=kept, unfiltered=unfiltered, seed=seed)
 
 
 def methods_of(arm: ArmName) -> tuple[str, ...]:
