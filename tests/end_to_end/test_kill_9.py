@@ -8,12 +8,12 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from commands import finished, started
 
 from drllama.recipe import Endpoint
 from drllama.replies import RequestStore
 from drllama.teachers import asked_at_once
 from faults.server import apart, messages_name
+from forked import Forked, finished
 from scripted_student import write_questions, write_recipe
 
 pytestmark = pytest.mark.slow
@@ -45,14 +45,13 @@ def kept_in(path):
 def kill_once(command, notes, *, begin, until, pause):
     """Kill the command when requests are under way and the server has seen so many different ones since ``begin``."""
     born = len(notes.since())
-    with started(*command) as process:
-        while len(set(notes.since(begin))) < until or len(notes.since()) == born:
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.001)
-        time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
+    running = Forked(*command)
+    while len(set(notes.since(begin))) < until or len(notes.since()) == born:
+        assert running.is_alive(), running.end()
+        time.sleep(0.001)
+    time.sleep(pause)
+    running.send(signal.SIGKILL)
+    assert running.end() == -signal.SIGKILL
     return born
 
 
@@ -69,8 +68,7 @@ def test_an_augmentation_killed_twenty_times_ends_as_if_nothing_had_been(tmp_pat
         undisturbed = [
             "augment", tmp_path / "recipe.yaml", "--out", tmp_path / "whole.jsonl", "--store", tmp_path / "whole",
         ]  # fmt: skip
-        done = finished(*undisturbed)
-        assert done.returncode == 0, done.stderr
+        finished(*undisturbed)
         begin = len(notes.since())
         assert len(set(notes.since())) == begin == REQUESTS
 
@@ -81,8 +79,7 @@ def test_an_augmentation_killed_twenty_times_ends_as_if_nothing_had_been(tmp_pat
             kept.append((len(notes.since()), kept_in(tmp_path / "killed" / "replies.sqlite")))
             caught.append(len(set(notes.since(born)) - set(kept[-1][1])))
             assert not (tmp_path / "killed.jsonl").exists()
-        done = finished(*killed)
-        assert done.returncode == 0, done.stderr
+        finished(*killed)
 
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     for sent_before, had in kept:

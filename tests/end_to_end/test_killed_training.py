@@ -1,14 +1,13 @@
 """Trainings and sweeps that are killed with no chance to say goodbye end with the bytes of an undisturbed one."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from commands import answers, finished, started, trained
+from commands import answers, trained
+
+from forked import Forked, finished
 
 pytestmark = pytest.mark.slow
 
@@ -36,17 +35,14 @@ GRID = ("--grid", "finetune.method.lora.alpha=1,4,16", "--seeds", "2")
 
 
 def test_a_run_killed_while_a_checkpoint_is_written_ends_with_the_same_adapter_and_answers(recipe, tmp_path):
-    done = finished("run", recipe, "--store", tmp_path / "whole", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
+    finished("run", recipe, "--store", tmp_path / "whole")
     for number in (3, 7):
         script = KILLED_WHILE_WRITING.format(number=number)
-        words = [sys.executable, "-c", script, "run", str(recipe), "--store", str(tmp_path / "killed")]
-        died = subprocess.run(words, capture_output=True, text=True, timeout=120)
-        assert died.returncode == -signal.SIGKILL, died.stderr
+        died = Forked("run", recipe, "--store", tmp_path / "killed", script=script)
+        assert died.end() == -signal.SIGKILL, died.err
         assert list((tmp_path / "killed").glob("steps/*.work/*.partial"))
         assert trained(tmp_path / "killed") == {}
-    done = finished("run", recipe, "--store", tmp_path / "killed", OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr
+    finished("run", recipe, "--store", tmp_path / "killed")
     assert len(trained(tmp_path / "whole")) == 1
     assert trained(tmp_path / "killed") == trained(tmp_path / "whole")
     assert answers(tmp_path / "killed") == answers(tmp_path / "whole")
@@ -70,19 +66,13 @@ def test_a_sweep_killed_in_the_middle_of_its_cells_ends_as_if_nothing_had_been(
     recipe, tmp_path, more, moments, to_the_end
 ):
     words = ("sweep", recipe, *GRID, *more, "--store")
-    done = finished(*words, tmp_path / "whole", OMP_NUM_THREADS="1", seconds=300)
-    assert done.returncode == 0, done.stderr
+    finished(*words, tmp_path / "whole")
     for moment in moments:
-        with started(*words, tmp_path / "killed", env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-            told = ""
-            while moment not in told and (line := process.stderr.readline()):
-                told += line
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=60)
-        assert moment in told
-        assert process.returncode == -signal.SIGKILL
-    done = finished(*words, tmp_path / "killed", OMP_NUM_THREADS="1", seconds=300)
-    assert done.returncode == 0, done.stderr
+        killed = Forked(*words, tmp_path / "killed")
+        killed.wait_for(moment)
+        killed.send(signal.SIGKILL)
+        assert killed.end() == -signal.SIGKILL
+    finished(*words, tmp_path / "killed")
     whole = trained(tmp_path / "whole")
     assert len(whole) == to_the_end
     assert trained(tmp_path / "killed") == whole

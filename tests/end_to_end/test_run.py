@@ -1,21 +1,22 @@
 """Whole runs as a person starts them, with a tiny real student, and once with the packaged one."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 
 import tiny_student
 from drllama import cli
+from forked import Forked, finished
 
 SYSTEMS = ("majority", "untrained", "fine-tuned")
-EPOCHS = 60
+EPOCHS = 40
 RECIPE = """
 name: tiny
 data:
@@ -83,43 +84,6 @@ def here(monkeypatch, capsys):
         return code, told.out, told.err
 
     return carry_out
-
-
-class Started:
-    """A command in a process of its own."""
-
-    def __init__(self, *words, **environment):
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from drllama.cli import main; main()", *map(str, words)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.out = self.err = ""
-
-    def wait_for(self, beginning):
-        """Read the errors up to a line that has these words."""
-        for line in self._process.stderr:
-            self.err += line
-            if beginning in line:
-                return
-        raise AssertionError(f"ended without '{beginning}': {self.err}")
-
-    def send(self, sign):
-        self._process.send_signal(sign)
-
-    def end(self):
-        """Wait for the end and return the exit code."""
-        out, err = self._process.communicate(timeout=240)
-        self.out, self.err = self.out + out, self.err + err
-        return self._process.returncode
-
-
-def finished(*words, **environment):
-    started = Started(*words, **environment)
-    assert started.end() == 0, started.err
-    return started
 
 
 def adapter_files(store):
@@ -191,8 +155,8 @@ def undisturbed(recipes, tmp_path_factory):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_adapter(recipes, tmp_path, undisturbed, sign):
     command = ("run", recipes / "long.yaml", "--store", tmp_path)
-    stopped = Started(*command)
-    stopped.wait_for(f"training, epoch 9 of {EPOCHS}")
+    stopped = Forked(*command)
+    stopped.wait_for(f"training, epoch 6 of {EPOCHS}")
     stopped.send(sign)
     code = stopped.end()
     assert f"training, epoch {EPOCHS} of" not in stopped.err, "stopped in training"
@@ -211,7 +175,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_adapter(recipes, tmp_path,
 
 @pytest.mark.slow
 def test_of_two_runs_at_once_one_trains_and_both_end_well(recipes, tmp_path, undisturbed):
-    both = [Started("run", recipes / "long.yaml", "--store", tmp_path) for _ in range(2)]
+    both = [Forked("run", recipes / "long.yaml", "--store", tmp_path) for _ in range(2)]
     assert [one.end() for one in both] == [0, 0], [one.err for one in both]
     assert both[0].out == both[1].out
     assert sorted(f"training, epoch {EPOCHS} of" in one.err for one in both) == [False, True]
@@ -262,9 +226,10 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_space_the_run_goes_on(rec
 DEMO = """
 name: demo
 data:
-  pubmedqa-demo: {{limit: {{train: 8, dev: 4, test: 6}}}}
+  pubmedqa-demo: {{limit: {limit}}}
 student: {{model: {model}, device: cpu, max_tokens: {max_tokens}}}
 finetune: {{method: {{lora: {{targets: [q_proj, v_proj], top_layers: 2}}}}, epochs: 1}}
+evaluate: {{bootstrap_samples: 100}}
 """
 OFFICIAL = """
 name: official
@@ -276,7 +241,9 @@ data:
 @pytest.mark.slow
 def test_a_student_trained_on_the_demo_is_refused_on_the_official_test(tiny_model, tmp_path, shared_pubmedqa, here):
     store = tmp_path / "runs"
-    (tmp_path / "demo.yaml").write_text(DEMO.format(model=tiny_model, max_tokens=512))
+    (tmp_path / "demo.yaml").write_text(
+        DEMO.format(limit="{train: 8, dev: 4, test: 6}", model=tiny_model, max_tokens=512)
+    )
     code, table, told = here("run", tmp_path / "demo.yaml", "--store", store)
     assert code == 0, told
     name = re.search(r"^run (\S+):", table, re.M)[1]
@@ -295,13 +262,14 @@ def test_a_student_trained_on_the_demo_is_refused_on_the_official_test(tiny_mode
 
 @pytest.mark.slow
 def test_the_packaged_student_runs_from_its_name(tmp_path):
-    (tmp_path / "demo.yaml").write_text(DEMO.format(model="smollm2-135m", max_tokens=128))
-    threads = {"OMP_NUM_THREADS": "2"}
-    first = finished("run", tmp_path / "demo.yaml", "--store", tmp_path / "runs", **threads)
-    assert_table(first.out)
-    assert first.out.startswith("run demo-")
-    assert "smollm2-135m on pubmedqa (8 train, 4 dev, 6 test)" in first.out.splitlines()[0]
+    text = DEMO.format(limit="{train: 3, dev: 2, test: 3}", model="smollm2-135m", max_tokens=128)
+    (tmp_path / "demo.yaml").write_text(text)
+    first = commands.finished("run", tmp_path / "demo.yaml", "--store", tmp_path / "runs", OMP_NUM_THREADS="1")
+    assert first.returncode == 0, first.stderr
+    assert_table(first.stdout)
+    assert first.stdout.startswith("run demo-")
+    assert "smollm2-135m on pubmedqa (3 train, 2 dev, 3 test)" in first.stdout.splitlines()[0]
     before = written(tmp_path / "runs")
-    again = finished("run", tmp_path / "demo.yaml", "--store", tmp_path / "runs", **threads)
-    assert (again.out, written(tmp_path / "runs")) == (first.out, before)
+    again = finished("run", tmp_path / "demo.yaml", "--store", tmp_path / "runs")
+    assert (again.out, written(tmp_path / "runs")) == (first.stdout, before)
     assert not re.search("training|scoring", again.err)

@@ -111,8 +111,8 @@ def test_live_bytes_are_those_of_tensors_that_are_made_and_not_dropped():
 def test_the_packaged_student_takes_the_memory_that_was_told(tmp_path):
     splits = PubMedQADemoSource(PubMedQADemo(), None).load()
     student = CausalStudent(Student(device="cpu"), PUBMEDQA_TASK)
-    rows, dev = [TrainingRow(example=one) for one in splits.train[:4]], splits.dev[:1]
-    settings = finetune_of(lora={"rank": 4}, epochs=1, batch_size=4, micro_batch_size=1)
+    rows, dev = [TrainingRow(example=one) for one in splits.train[:2]], splits.dev[:1]
+    settings = finetune_of(lora={"rank": 4}, epochs=1, batch_size=2, micro_batch_size=1)
     found = student.forecast(rows, dev, settings=settings, seed=1)
     Path("/proc/self/clear_refs").write_text("5")  # proc(5): forget the highest resident size so far
     student.finetune(rows, dev, settings=settings, seed=1, workspace=tmp_path, progress=Told())

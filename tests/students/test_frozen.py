@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -8,6 +6,7 @@ import torch
 from drllama.recipe import FrozenCache
 from drllama.students import frozen
 from drllama.students.frozen import FrozenWork
+from forked import Forked
 
 BASE = {"weights": "abc", "dtype": "float32"}
 
@@ -172,9 +171,8 @@ for _ in range(9):
 
 @pytest.mark.slow
 def test_processes_at_once_never_read_half_an_entry(cache):
-    asking = [subprocess.Popen([sys.executable, "-c", _ASKING], stderr=subprocess.PIPE) for _ in range(3)]
-    for process in asking:
-        told = process.communicate()[1]
-        assert process.returncode == 0, told.decode()
+    asking = [Forked(script=_ASKING) for _ in range(3)]
+    for one in asking:
+        assert one.end() == 0, one.err
     assert not list(cache.glob("*/*.partial"))
     assert sum(path.stat().st_size for path in entries(cache)) <= 3e6 * 1.15

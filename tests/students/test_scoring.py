@@ -7,7 +7,7 @@ import transformers
 from drllama.recipe import PubMedQADemo, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
 from drllama.students.causal import CausalStudent
-from drllama.students.loading import load_model
+from drllama.students.loading import load_tokenizer
 from drllama.students.scoring import batches
 from drllama.types import Outcome
 from tiny_student import (
@@ -195,18 +195,17 @@ def test_bfloat16_on_a_gpu_gives_the_answers_of_float32_where_they_are_clear(fol
 
 @pytest.mark.slow
 def test_scores_of_the_packaged_student_depend_on_neither_batch_nor_order():
-    source = PubMedQADemoSource(settings=PubMedQADemo(limit={"test": 8}))
-    asked, settings = source.load().test, Student(model="smollm2-135m", chat="no", max_tokens=256, device="cpu")
+    source = PubMedQADemoSource(settings=PubMedQADemo(limit={"test": 3}))
+    settings = Student(model="smollm2-135m", chat="no", max_tokens=128, device="cpu")
+    short = example("Does aspirin help against headache?", "Aspirin helped 90 of 100 patients.")
+    asked = [*source.load().test, short]
     one_by_one, together = (
-        CausalStudent(settings.model_copy(update={"batch_size": batch_size}), source.task) for batch_size in (1, 8)
+        CausalStudent(settings.model_copy(update={"batch_size": batch_size}), source.task) for batch_size in (1, 4)
     )
     wanted = scores_by_id(one_by_one, asked)
-    assert len(wanted) == 8
+    assert len(wanted) == 4
     for order in (asked, asked[::-1]):
         for name, scores in scores_by_id(together, order).items():
             assert scores == pytest.approx(wanted[name], abs=NATS)
-    tokenizer = load_model(settings).tokenizer
-    short = example("Does aspirin help against headache?", "Aspirin helped 90 of 100 patients.")
-    (found,) = one_by_one.score([short])
-    naive = naive_scores(one_by_one._model, *plain_tokens(tokenizer, short, source.task))
-    assert found.scores_nats == pytest.approx(naive, abs=NATS)
+    naive = naive_scores(one_by_one._model, *plain_tokens(load_tokenizer(settings), short, source.task))
+    assert wanted[short.id] == pytest.approx(naive, abs=NATS)
