@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+SIDE_BY_SIDE := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: help setup demo test test-slow lint check clean
 help:
@@ -22,10 +23,10 @@ demo: .venv/ready
 	$(BIN)/drllama run experiments/demo/recipe.yaml --jobs 2
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(SIDE_BY_SIDE) -m "not slow"
 
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
+	$(SIDE_BY_SIDE) -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+# Tests that run side by side have a core each; torch asks once, when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell that starts the tests in the background lets them ignore Ctrl-C, and what they start inherits that; the
 # tests that interrupt a command need it to hear.
 signal.signal(signal.SIGINT, signal.default_int_handler)
