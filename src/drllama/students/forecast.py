@@ -233,11 +233,12 @@ def _two_of(by_size: Sequence[T]) -> list[T]:
 
 def _pace(reader: Reader, probes: Sequence[tuple[int, Callable[[], None]]], device: torch.device) -> _Pace:
     """Return the line through what probes of these sizes take, the smaller first."""
-    # Memory that is touched for the first time is slow, so the first time counts for nothing but a cache.
-    firsts = [_took(work, device) for _, work in probes]
+    recalls, probed = not isinstance(reader, PlainReader), sum(size for size, _ in probes)
+    # Memory that is touched for the first time is slow: the largest rows touch what the others need.
+    firsts = [_took(work, device) for _, work in (probes if recalls else probes[-1:])]
     again = [_took_again(work, device) for _, work in probes]
-    once, probed = 0.0, sum(size for size, _ in probes)
-    if not isinstance(reader, PlainReader) and sum(firsts) > _FILLS_A_CACHE * sum(again):
+    once = 0.0
+    if recalls and sum(firsts) > _FILLS_A_CACHE * sum(again):
         once = (sum(firsts) - sum(again)) / probed
     (small, low), (large, high) = ((probes[at][0], again[at]) for at in (0, -1))
     slope = (high - low) / (large - small) if large > small else 0.0
