@@ -63,7 +63,7 @@ def encoder(tokenizer, *, template=None, task=YES_NO_MAYBE, **settings):
 
 
 @pytest.mark.parametrize("task", [YES_NO_MAYBE, task_of("yes", "not sure"), task_of("是", "否")], ids=str)
-@pytest.mark.parametrize("name", set(TEMPLATES) - {"today's date"})
+@pytest.mark.parametrize("name", sorted(set(TEMPLATES) - {"today's date"}))
 def test_question_and_answer_read_as_the_template_writes_them(tokenizer, name, task):
     made = encoder(tokenizer, template=TEMPLATES[name], task=task)
     one = example("Did it fall?", "It rose. 试验")
