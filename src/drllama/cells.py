@@ -122,8 +122,8 @@ class Cells:
         Steps.train_together(self._student, trainings, progress)
 
     def num_missing(self, planned: Iterable[PlannedCell]) -> int:
-        """Return how many of these cells no file has."""
-        return sum(not (self._folder and self._folder.has(cell.fingerprint)) for cell in planned)
+        """Return how many of these cells are still to be worked out."""
+        return sum(self.work_ahead([cell]) > 0 for cell in planned)
 
     def all_finished(
         self, planned: Sequence[PlannedCell], progress: Progress, *, wait: bool = True

@@ -1,6 +1,7 @@
 """Several processes for one run: each trains students that no other is working on, on its share of the cores."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -65,7 +66,8 @@ class WorkerProcesses:
         for process, path in self._running:
             with process:
                 code = process.wait()
-            if code > 0:
+            # Ctrl-C reaches all of them, and is told once.
+            if kind is None and code not in (0, -signal.SIGTERM):
                 said = path.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
                 self._progress.tell(f"a worker process ended early, the others did its work: {said[:_TELL_AT_MOST]}")
         self._open.close()
