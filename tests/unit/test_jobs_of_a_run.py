@@ -1,5 +1,7 @@
 """Processes that help a run, as the one that started them sees it."""
 
+import pytest
+
 from drllama.cli.jobs import SharedProgress, WorkerProcesses
 
 
@@ -29,9 +31,10 @@ def test_a_worker_that_fails_is_told_of_in_one_line(tmp_path):
     assert heard.told[1].startswith("a worker process ended early, the others did its work: RecipeError: nothing.yaml")
 
 
-def test_no_workers_say_nothing(tmp_path):
+@pytest.mark.parametrize("number", [0, -1], ids=["one student", "no student"])
+def test_where_nothing_is_left_to_share_nothing_is_said(tmp_path, number):
     heard = Heard()
-    with WorkerProcesses(["work-on", "nothing.yaml"], 0, logs=tmp_path, progress=SharedProgress(heard)):
+    with WorkerProcesses(["work-on", "nothing.yaml"], number, logs=tmp_path, progress=SharedProgress(heard)):
         pass
     assert heard.told == []
 

@@ -41,7 +41,7 @@ class WorkerProcesses:
 
     def __enter__(self) -> Self:
         """Start them."""
-        if self._number:
+        if self._number > 0:
             # The time was told for this process alone.
             told = f"{self._number + 1} processes share the students, so that it takes less time and more memory"
             self._progress.tell(f"{told}; threads of each: {os.environ.get(_THREADS, 'all')}")
