@@ -132,16 +132,9 @@ class Cells:
 
         So several processes that carry out the same recipe share the work; whoever doesn't ``wait`` leaves it out.
         """
-        later = []
-        for place, one in enumerate(planned):
-            with self._store.claim("cell", one.fingerprint, on_wait=None) as mine:
-                if mine:
-                    yield place, self._finished(one, progress)
-            if not mine:
-                later.append(place)
-        for place in later if wait else ():
-            with self._store.claim("cell", planned[place].fingerprint, on_wait=progress.work):
-                yield place, self._finished(planned[place], progress)
+        keys = [one.fingerprint for one in planned]
+        for place in self._store.shared("cell", keys, on_wait=progress.work if wait else None):
+            yield place, self._finished(planned[place], progress)
 
     def _finished(self, planned: PlannedCell, progress: Progress) -> Cell:
         """Return a cell: read if a file or this machine has it, else worked out now and kept."""

@@ -1,7 +1,7 @@
 """The story of a run, one line a stage; what takes long is kept by ``steps``, what a teacher said by ``replies``."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
@@ -13,7 +13,7 @@ from drllama.cells import Cells, PlannedCell, Until, choices_of, readings_of
 from drllama.environment import environment
 from drllama.errors import OverlapError, TimeUp
 from drllama.ids import fingerprint
-from drllama.protocols import Progress, Student
+from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe, as_yaml, resolve
 from drllama.replies import RequestStore
 from drllama.report import (
@@ -48,9 +48,6 @@ from drllama.types import (
     Votes,
 )
 from drllama.written import WrittenAnswers
-
-Workers = Callable[[int], AbstractContextManager[object]]
-"""Called with the number of cells that may be shared; from entry to exit, others may work on them too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

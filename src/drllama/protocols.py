@@ -1,6 +1,6 @@
 """The edges: what a part must offer to be used here. Each has one or two methods; anything that has them fits."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -43,6 +43,10 @@ class Progress(Protocol):
 
     def tell(self, line: str) -> None:
         """Hear what a person is to read and keep."""
+
+
+Workers = Callable[[int], AbstractContextManager[object]]
+"""Called with the number of trainings that may be shared; from entry to exit, others may work on them too."""
 
 
 class Source(Protocol):

@@ -109,17 +109,24 @@ class Store:
             waiting = {place: folder for folder, place in places.items() if not (folder / "step.json").is_file()}
             work({place: _unfinished(waiting[place]) for place in sorted(waiting)})
 
-    @contextmanager
-    def claim(self, what: str, key: str, *, on_wait: Callable[[str], None] | None) -> Iterator[bool]:
-        """Keep other processes from working on something that is made in several steps, and yield True.
+    def shared(self, what: str, keys: Sequence[str], *, on_wait: Callable[[str], None] | None) -> Iterator[int]:
+        """Yield the place of each key; until the next is asked for, no other process that shares the same gets it.
 
-        If another has it, wait for it; without ``on_wait`` yield False at once.
+        What others have comes last, when they are done with it; without ``on_wait`` it is left out.
 
         Raises:
             StoreError: the disk is full, or the folder can't be written to.
         """
-        with self._alone(self._folder(what, key), on_wait) as alone:
-            yield alone
+        later = []
+        for place, key in enumerate(keys):
+            with self._alone(self._folder(what, key), None) as alone:
+                if alone:
+                    yield place
+            if not alone:
+                later.append(place)
+        for place in later if on_wait else ():
+            with self._alone(self._folder(what, keys[place]), on_wait):
+                yield place
 
     @contextmanager
     def _alone(self, folder: Path, on_wait: Callable[[str], None] | None) -> Iterator[bool]:

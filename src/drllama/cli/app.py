@@ -32,6 +32,9 @@ StoreFolder = Annotated[
     Path, typer.Option("--store", envvar="DRLLAMA_STORE", metavar="FOLDER", help="Where results are kept.")
 ]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or how it begins.")]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Train so many students at once, each on its share of the processor's cores.")
+]
 ArmOption = Annotated[
     str | None,
     typer.Option("--arm", help="Which of a run's arms, such as none or combined; the default is the one best on dev."),
@@ -55,9 +58,7 @@ def run(
     recipe: RecipePath,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Train so many students at once, each on its share of the processor's cores.")
-    ] = 1,
+    jobs: Jobs = 1,
     *,
     limits: "Limits",
 ) -> None:

@@ -1,4 +1,4 @@
-"""Several processes for one run: each trains students that no other is working on, on its share of the cores."""
+"""Several processes for one run or sweep: each trains what no other is working on, on its share of the cores."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from drllama.files import disk_errors_told
 from drllama.protocols import Progress
 
 _THREADS = "OMP_NUM_THREADS"
@@ -27,7 +28,7 @@ def share_cores(jobs: int) -> None:
 
 
 class WorkerProcesses:
-    """Processes that work on the same run from entry to exit; what they have done is told to a progress.
+    """Processes that work on the same run or sweep from entry to exit; what they have done is told to a progress.
 
     One that fails is told of and not replaced: what it was at is left for the others.
     """
@@ -42,12 +43,15 @@ class WorkerProcesses:
     def __enter__(self) -> Self:
         """Start them."""
         if self._number > 0:
-            # The time was told for this process alone.
-            told = f"{self._number + 1} processes share the students, so that it takes less time and more memory"
+            # Time and memory were told for this process alone.
+            jobs = self._number + 1
+            told = f"{jobs} processes share the students: up to {jobs} times as fast, {jobs} times the memory"
             self._progress.tell(f"{told}; threads of each: {os.environ.get(_THREADS, 'all')}")
         for number in range(2, self._number + 2):
             path = self._logs / f"job-{number}.log"
-            log = self._open.enter_context(path.open("w", encoding="utf-8"))
+            with disk_errors_told(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                log = self._open.enter_context(path.open("w", encoding="utf-8"))
             process = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True
             )

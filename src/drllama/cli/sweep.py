@@ -1,10 +1,11 @@
 """The command that tries many settings of one recipe."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
-from drllama.cli.app import STORE, Assignments, RecipePath, StoreFolder, app
+from drllama.cli.app import STORE, Assignments, Jobs, RecipePath, StoreFolder, app
 
 Several = list[str] | None
 
@@ -24,10 +25,16 @@ def sweep(  # noqa: PLR0913  options of a command
         int | None, typer.Option(min=2, help="Judge by so many parts of train and dev left out by turns, not by dev.")
     ] = None,
     halving: Annotated[bool, typer.Option("--halving", help="Give up the worse settings after each epoch.")] = False,
+    jobs: Jobs = 1,
+    works_on: Annotated[bool, typer.Option("--works-on", hidden=True, help="Help the sweep that began this.")] = False,
     assignments: Assignments = None,
     store: StoreFolder = STORE,
 ) -> None:
     """Train RECIPE's student with many settings and compare them on dev; the test split isn't read."""
+    from drllama.cli.jobs import SharedProgress, ToldProgress, WorkerProcesses, share_cores
+
+    if jobs > 1:
+        share_cores(jobs)
     from drllama import sweeps
     from drllama.cli.progress import ShownProgress
     from drllama.cli.tables import sweep_summary
@@ -48,6 +55,16 @@ def sweep(  # noqa: PLR0913  options of a command
         )
     )
     kept = Store(store)
-    with ShownProgress() as progress:
-        found = sweeps.sweep(request, store=kept, progress=progress)
+    if works_on:
+        sweeps.work_on(request, store=kept, progress=ToldProgress())
+        return
+    with ShownProgress() as shown:
+        progress = SharedProgress(shown)
+        same = [*shlex.split(request.command)[1:], "--store", str(store), "--works-on"]
+        found = sweeps.sweep(
+            request,
+            store=kept,
+            progress=progress,
+            workers=lambda ahead: WorkerProcesses(same, min(jobs, ahead) - 1, logs=store, progress=progress),
+        )
     typer.echo(sweep_summary(found, kept.sweep_folder(found.id)))

@@ -1,41 +1,47 @@
 """The story of a sweep: points, their trainings, the best of them, and the report."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 
 from drllama import plugins
 from drllama.environment import environment
 from drllama.ids import derive_seed, fingerprint
-from drllama.protocols import Progress
+from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe
 from drllama.report import published_beside, sweep_html, sweep_json, sweep_markdown
+from drllama.steps import Steps, Training
 from drllama.store import Store
 from drllama.sweeps.request import Settings, SweepRequest
 from drllama.sweeps.search import halved, searched
-from drllama.sweeps.trainings import Point, Trainings, parts_of, told, worth
-from drllama.types import Sweep
+from drllama.sweeps.trainings import Before, Point, Trainings, parts_of, told, worth
+from drllama.types import Splits, Sweep
 
 TRIALS = 20
 """Of a search that doesn't say how many."""
 
 
-def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
+def sweep(request: SweepRequest, *, store: Store, progress: Progress, workers: Workers = nullcontext) -> Sweep:
     """Train all that was asked for, reusing what is stored, and return what came of it; its report is in the store.
+
+    ``workers`` are let in while students are trained.
 
     Raises:
         DrLlamaError: something that a person can mend; what was finished is kept.
     """
     recipe = request.recipe()
-    progress.work("reading the questions")
     published = published_beside(recipe.report)
-    source = plugins.make_source(recipe)
-    splits = source.load()
-    parts = parts_of(splits, folds=request.folds)
-    trainings = Trainings(
-        parts, source.task, num_seeds=recipe.seeds, times=_times(request), store=store, progress=progress
-    )
-    points = _points(request, trainings)
+    with ExitStack() as helped:
+
+        def before(student: Student, ahead: Sequence[tuple[Steps, Training]]) -> None:
+            if told := Steps.forecast(student, ahead, questions=0, times=_times(request)):
+                progress.tell(told)
+            # A GPU trains the students together.
+            helped.enter_context(workers(len(ahead) if student.card.device.startswith("cpu") else 0))
+
+        splits, trainings = _trainings(request, store, progress, before)
+        points = _points(request, trainings)
     finished = [at for at, point in enumerate(points) if point.is_finished]
     by = request.judge()
     best = max(finished, key=lambda at: worth(points[at], by))
@@ -64,6 +70,22 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress) -> Sweep:
     }
     store.save_sweep(found.id, files)
     return found
+
+
+def work_on(request: SweepRequest, *, store: Store, progress: Progress) -> None:
+    """Take part in the trainings of a sweep that another process carries out, until none is left."""
+    _, trainings = _trainings(request, store, progress, None)
+    _points(request, trainings)
+
+
+def _trainings(request: SweepRequest, store: Store, progress: Progress, before: Before) -> tuple[Splits, Trainings]:
+    recipe = request.recipe()
+    progress.work("reading the questions")
+    source = plugins.make_source(recipe)
+    splits = source.load()
+    parts = parts_of(splits, folds=request.folds)
+    found = Trainings(parts, source.task, num_seeds=recipe.seeds, store=store, progress=progress, before=before)
+    return splits, found
 
 
 def _points(request: SweepRequest, trainings: Trainings) -> list[Point]:

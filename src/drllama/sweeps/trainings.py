@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
+from typing import TypeAlias
 
 from drllama import plugins
 from drllama.errors import DataError
+from drllama.ids import fingerprint
 from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.select import folds_of
@@ -15,6 +17,9 @@ from drllama.steps import Steps, Training
 from drllama.store import Store
 from drllama.sweeps.request import Judge, Settings
 from drllama.types import Epoch, Splits, StudentCard, SweepPoint, SweepTraining, Task, TrainingRow
+
+Before: TypeAlias = Callable[[Student, Sequence[tuple[Steps, Training]]], None] | None
+"""Called with the first student that has trainings ahead, and with these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,11 +72,12 @@ class Trainings:
     """Trains points; one student is in memory at a time, made anew only where a point has another one."""
 
     def __init__(
-        self, parts: Sequence[Part], task: Task, *, num_seeds: int, times: float, store: Store, progress: Progress
+        self, parts: Sequence[Part], task: Task, *, num_seeds: int, store: Store, progress: Progress, before: Before
     ) -> None:
-        """Train and judge on these parts; in all there will be ``times`` as much to do as for the first points."""
-        self._parts, self._task, self._num_seeds, self._times = tuple(parts), task, num_seeds, times
-        self._store, self._progress, self._is_foretold = store, progress, False
+        """Train and judge on these parts, after ``before`` was called, once."""
+        self._task, self._num_seeds, self._num_parts = task, num_seeds, len(parts)
+        self._cases = [(seed, part) for seed in range(1, num_seeds + 1) for part in parts]
+        self._store, self._progress, self._before = store, progress, before
         self._student: tuple[Recipe, Student] | None = None
 
     @property
@@ -98,34 +104,51 @@ class Trainings:
             same = list(group)
             student = self.student_of(points[same[0]].recipe)
             trainings = [one for at in same for one in self._trainings_of(student, points[at].recipe)]
-            if not self._is_foretold and (line := Steps.forecast(student, trainings, questions=0, times=self._times)):
-                self._is_foretold = True
-                self._progress.tell(line)
+            missing = [(steps, one) for steps, one in trainings if steps.training_ahead(one)]
+            if missing and self._before:
+                self._before(student, missing)
+                self._before = None
             self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in same))
             Steps.train_together(student, trainings, self._progress, stop_after=epoch)
-            for number, at in enumerate(same, start=1):
-                who = f"setting {number} of {len(same)}"
-                found[at] = self._trained(student, points[at], epoch, who)
+            reached = self._trained(student, [points[at] for at in same], epoch)
+            found.update(zip(same, reached, strict=True))
         return [found[at] for at in range(len(points))]
 
-    def _trained(self, student: Student, point: Point, epoch: int, who: str) -> Point:
-        found = []
-        trainings = self._trainings_of(student, point.recipe)
-        for number, ((seed, part), (steps, training)) in enumerate(zip(self._cases, trainings, strict=True)):
-            told = who if self._num_seeds == 1 else f"{who}, seed {seed} of {self._num_seeds}"
-            told = told if part.fold is None else f"{told}, fold {part.fold} of {len(self._parts)}"
-            epochs, seconds = _epochs(steps, student, training, epoch, _Saying(self._progress, told))
-            found.append(
-                SweepTraining(
-                    seed=seed,
-                    fold=part.fold,
-                    epochs=epochs,
-                    chosen_epoch=chosen_epoch(epochs, point.recipe.finetune.choose_epoch_by),
-                    num_judged=len(part.splits.dev),
-                    seconds=round(seconds + (point.trainings[number].seconds if point.trainings else 0.0), 1),
-                )
+    def _trained(self, student: Student, points: Sequence[Point], epoch: int) -> list[Point]:
+        """Return the points, trained further; other processes that carry out the same sweep share the trainings."""
+        trainings = [self._trainings_of(student, point.recipe) for point in points]
+        cases = list(product(range(len(points)), range(len(self._cases))))
+        keys = [fingerprint(steps.adapter_key(training)) for each in trainings for steps, training in each]
+        found: dict[tuple[int, int], SweepTraining] = {}
+        for place in self._store.shared("sweep", keys, on_wait=self._progress.work):
+            at, number = cases[place]
+            who = _Saying(self._progress, f"setting {at + 1} of {len(points)}{self._told(number)}")
+            epochs, seconds = _epochs(*trainings[at][number], student, epoch, who)
+            found[cases[place]] = self._training(points[at], number, epochs, seconds)
+        return [
+            replace(
+                point,
+                trainings=tuple(found[at, number] for number in range(len(self._cases))),
+                num_epochs=min(epoch, point.recipe.finetune.epochs),
             )
-        return replace(point, trainings=tuple(found), num_epochs=min(epoch, point.recipe.finetune.epochs))
+            for at, point in enumerate(points)
+        ]
+
+    def _told(self, number: int) -> str:
+        seed, part = self._cases[number]
+        told = "" if self._num_seeds == 1 else f", seed {seed} of {self._num_seeds}"
+        return told if part.fold is None else f"{told}, fold {part.fold} of {self._num_parts}"
+
+    def _training(self, point: Point, number: int, epochs: tuple[Epoch, ...], seconds: float) -> SweepTraining:
+        seed, part = self._cases[number]
+        return SweepTraining(
+            seed=seed,
+            fold=part.fold,
+            epochs=epochs,
+            chosen_epoch=chosen_epoch(epochs, point.recipe.finetune.choose_epoch_by),
+            num_judged=len(part.splits.dev),
+            seconds=round(seconds + (point.trainings[number].seconds if point.trainings else 0.0), 1),
+        )
 
     def _ahead(self, student: Student, point: Point, epoch: int) -> float:
         epochs = point.recipe.finetune.epochs
@@ -140,13 +163,9 @@ class Trainings:
             found.append((steps, steps.training([TrainingRow(example=one) for one in part.splits.train], seed=seed)))
         return found
 
-    @property
-    def _cases(self) -> list[tuple[int, Part]]:
-        return [(seed, part) for seed in range(1, self._num_seeds + 1) for part in self._parts]
-
 
 def _epochs(
-    steps: Steps, student: Student, training: Training, epoch: int, progress: Progress
+    steps: Steps, training: Training, student: Student, epoch: int, progress: Progress
 ) -> tuple[tuple[Epoch, ...], float]:
     """Return the epochs of a training up to this one, and the seconds of this sitting."""
     if epoch < steps.num_epochs:
