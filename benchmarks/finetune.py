@@ -1,14 +1,14 @@
 """How many questions a second LoRA learns from, beside what people use: TRL, transformers' Trainer, LLaMA-Factory.
 
-The same model, questions, tokens, batches and adapter for all, in fp32; each way runs in a process of its own, one
-after another, in rounds, so that a machine whose speed drifts slows all of them. Each round makes so many updates; the
-first is thrown away. Batches hold questions of like length, which is our arrangement and spares the peers padding; with
-``--shuffled`` peers get batches of chance, as they make them. Time is counted for each token of a question, since
+The same model, questions, tokens, batches, adapter and number format for all; each way runs in a process of its own,
+one after another, in rounds, so that a machine whose speed drifts slows all of them. Each round makes so many updates;
+the first is thrown away. Batches hold questions of like length, which is our arrangement and spares the peers padding;
+with ``--shuffled`` peers get batches of chance, as they make them. Time is counted for each token of a question, since
 padding is nobody's merit; of all updates the middle one counts. On a machine that others use too, ask for one thread:
 then CPU seconds are counted, which others lengthen little.
 
 Ours is what a run does, with its checkpoints. Rows with a cache are measured once it is filled: what every epoch after
-the first, and every further training on the same questions, takes. The share of the machine's measured fp32 rate of
+the first, and every further training on the same questions, takes. The share of the machine's measured rate of
 matrix products counts 4 FLOP for each weight of the body and token: 2 forward, 2 backward through frozen weights.
 
     python benchmarks/finetune.py --peer trl=venvs/trl/bin/python --peer llamafactory=venvs/lf/bin/python --rounds 2
@@ -56,7 +56,7 @@ class Measured:
     """Of each update, in their order."""
     rss_mib: float
     rate: float = 0.0
-    """Measured fp32 matrix products in FLOP a second, of our own processes."""
+    """Measured matrix products in FLOP a second, of our own processes."""
     body: int = 0
     """Weights that a token passes through."""
     losses: list[float] = field(default_factory=list)
@@ -107,16 +107,16 @@ def order_of(updates: int, batch: int) -> tuple[list[Encoded], list[list[list[in
     return encoded, [lesson.batches(1), lesson.batches(2)]
 
 
-def inside(name: str, updates: int, batch: int, folder: str) -> Measured:
+def inside(name: str, updates: int, batch: int, dtype: str, folder: str) -> Measured:
     """Return what our own training takes, in this process."""
     import torch
 
     from drllama.students.causal import CausalStudent
     from drllama.students.machine import matrix_product_rate
 
-    clock, rate = Clock(), matrix_product_rate(torch.device("cpu"), clock=now)
+    clock, rate = Clock(), matrix_product_rate(torch.device("cpu"), getattr(torch, dtype), clock=now)
     train, dev = questions(updates * batch)
-    student = CausalStudent(STUDENT, PubMedQADemoSource(PubMedQADemo(), None).task)
+    student = CausalStudent(STUDENT.model_copy(update={"dtype": dtype}), PubMedQADemoSource(PubMedQADemo(), None).task)
     student.finetune(
         [TrainingRow(example=one) for one in train],
         [dev],
@@ -144,7 +144,8 @@ def one_round(options: argparse.Namespace, prepared: Path) -> Iterator[tuple[str
     """Yield the name of each way and what it took."""
     for name in options.ours or OURS:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--inside", name, str(options.updates), str(options.batch), folder]
+            told = [name, str(options.updates), str(options.batch), options.dtype, folder]
+            command = [sys.executable, __file__, "--inside", *told]
             yield name, apart(command, OMP_NUM_THREADS=str(options.threads))
     for name, python in options.peer:
         with tempfile.TemporaryDirectory() as folder:
@@ -170,14 +171,15 @@ def prepare(options: argparse.Namespace, folder: Path) -> list[list[int]]:
             row = {"prompt": tokenizer.decode(prompt), "answer": f" {one.example.label}"}
             file.write(json.dumps({**row, "prompt_tokens": prompt, "answer_tokens": answer}) + "\n")
     settings = {"model": str(weights_folder()), **LORA, "batch": options.batch, "updates": options.updates}
-    (folder / "settings.json").write_text(json.dumps({**settings, "learning_rate": 1e-4}))
+    more = {"learning_rate": 1e-4, "dtype": options.dtype}
+    (folder / "settings.json").write_text(json.dumps({**settings, **more}))
     return [[sum(len(encoded[index].tokens) for index in batch) for batch in batches] for batches in (*passes, given)]
 
 
 def main() -> None:
     if sys.argv[1:2] == ["--inside"]:
-        name, updates, batch, folder = sys.argv[2:]
-        print(json.dumps(asdict(inside(name, int(updates), int(batch), folder))))
+        name, updates, batch, dtype, folder = sys.argv[2:]
+        print(json.dumps(asdict(inside(name, int(updates), int(batch), dtype, folder))))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=4, help="in each round")
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--shuffled", action="store_true", help="batches of chance for peers, as they would make them")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of weights and products")
     parser.add_argument("--ours", choices=OURS, action="append", help="one of our own ways, the others not")
     parser.add_argument("--peer", type=lambda text: text.split("=", 1), action="append", default=[])
     options = parser.parse_args()
@@ -214,7 +217,7 @@ def show(taken: dict[str, list[Measured]], tokens: list[list[int]], options: arg
         for name, rounds in taken.items()
     }
     print(
-        f"{options.batch} questions an update, {mean:.0f} tokens each; {options.threads} threads; "
+        f"{options.batch} questions an update, {mean:.0f} tokens each; {options.dtype}; {options.threads} threads; "
         f"load {os.getloadavg()[1]:.1f}"
     )
     print(f"{'':<24} {'s a question':>12} {'a second':>9} {'times ours':>10} {'MiB peak':>9} {'of the rate':>12}")
@@ -226,7 +229,7 @@ def show(taken: dict[str, list[Measured]], tokens: list[list[int]], options: arg
         rss = statistics.median(one.rss_mib for one in rounds)
         print(f"{name:<24} {seconds:>12.2f} {1 / seconds:>9.2f} {times:>10} {rss:>9.0f} {share:>12}")
     if "ours" in taken:
-        print(f"fp32 matrix products {taken['ours'][0].rate / 1e9:.0f} GFLOP/s")
+        print(f"matrix products {taken['ours'][0].rate / 1e9:.0f} GFLOP/s")
 
 
 if __name__ == "__main__":

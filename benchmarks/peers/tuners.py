@@ -46,7 +46,7 @@ def arguments(settings: Settings, kind: type = TrainingArguments, *, at_once: in
         learning_rate=settings.learning_rate,
         train_sampling_strategy="sequential",
         use_cpu=True,
-        bf16=False,
+        bf16=settings.dtype == "bfloat16",
         gradient_checkpointing=False,
         save_strategy="no",
         logging_steps=1,
@@ -72,7 +72,7 @@ def model_and_tokenizer(settings: Settings) -> tuple[object, object]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=getattr(torch, settings.dtype))
     return model, AutoTokenizer.from_pretrained(settings.model)
 
 
@@ -156,7 +156,8 @@ def llamafactory(settings: Settings, rows: list[dict], clock: Clock) -> None:
             "max_steps": settings.updates,
             "learning_rate": settings.learning_rate,
             "use_cpu": True,
-            "bf16": False,
+            "bf16": settings.dtype == "bfloat16",
+            "pure_bf16": settings.dtype == "bfloat16",
             "fp16": False,
             "save_strategy": "no",
             "logging_steps": 1,
