@@ -1,6 +1,7 @@
 """What a newcomer meets: what loads, what is documented, what is promised, and what is kept out."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -112,6 +113,23 @@ COMMANDS = typer.main.get_command(app).commands
 @pytest.mark.parametrize("command", sorted(name for name, command in COMMANDS.items() if not command.hidden))
 def test_the_readme_shows_every_command(readme, command):
     assert re.search(rf"\bdrllama {command}\b", readme)
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_the_readme_s_results_are_the_committed_ones(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    arms = json.loads((ROOT / "experiments/strong/result.json").read_text(encoding="utf-8"))["arms"]
+    for arm in arms:
+        metrics = arm["summary"]["metrics"]
+        told = [f"{arm['num_extra']:,}", *(spread(metrics[name], ".1f") for name in ("accuracy", "macro_f1"))]
+        told += [spread(effect["differences"]["accuracy"]["estimate"], "+.1f") for effect in arm["effects"]]
+        told += ["–"] * (5 - len(told))
+        assert f"| {arm['name']} | {' | '.join(told)} |" in text
+    assert len(arms) == 5
+
+
+def spread(found, form):
+    return "{} [{}, {}]".format(*(format(100 * found[name], form) for name in ("value", "low", "high")))
 
 
 def commands_in(text):
