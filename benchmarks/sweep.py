@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from drllama.cli.progress import ShownProgress
+from drllama.pipeline import Kept
+from drllama.replies import RequestStore
 from drllama.store import Store
 from drllama.students.catalogue import cache_folder
 from drllama.sweeps import SweepRequest, checked, sweep
@@ -55,7 +57,9 @@ def main() -> None:
             before = os.environ.get("DRLLAMA_CACHE")
             os.environ["DRLLAMA_CACHE"] = str(fresh)
             began = time.monotonic()
-            found = sweep(checked(request), store=Store(Path(folder) / "runs"), progress=progress)
+            with RequestStore(Path(folder) / "replies.sqlite") as replies:
+                kept = Kept(store=Store(Path(folder) / "runs"), replies=replies)
+                found = sweep(checked(request), kept=kept, progress=progress)
             seconds[way] = time.monotonic() - began
             if before is None:
                 del os.environ["DRLLAMA_CACHE"]

@@ -45,7 +45,6 @@ from drllama.types import (
     Splits,
     Task,
     Taught,
-    Votes,
 )
 from drllama.written import WrittenAnswers
 
@@ -241,16 +240,10 @@ def _stock(scene: _Scene, sifted: teaching.Sifted | None) -> Stock:
     return Stock(
         train=scene.splits.train,
         kept=filtered.kept if filtered else (),
-        votes=_votes(sifted) if sifted else {},
+        votes=sifted.votes if sifted else {},
         unfiltered=sifted.unfiltered if sifted else {},
         seed=scene.recipe.seed,
     )
-
-
-def _votes(sifted: teaching.Sifted) -> Mapping[str, Votes]:
-    """Return the blind answers to all rows that any arm may train on."""
-    asked = (*(one.votes for one in sifted.unfiltered.values()), sifted.filtered.votes)
-    return {name: votes for some in asked for name, votes in some.items()}
 
 
 def _run_id(scene: _Scene, planned: Sequence[PlannedCell], taught: Taught | None) -> str:

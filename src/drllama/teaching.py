@@ -43,6 +43,7 @@ from drllama.types import (
     TeacherCall,
     TeacherRequest,
     Unfiltered,
+    Votes,
 )
 
 T = TypeVar("T")
@@ -136,6 +137,12 @@ class Sifted:
     diversity: tuple[Diversity, ...]
     unfiltered: Mapping[FilterName, Unfiltered] = field(default_factory=dict)
     """What is kept without each filter that ``augment.without_filter`` names."""
+
+    @property
+    def votes(self) -> Mapping[str, Votes]:
+        """Return the blind answers to all rows that any arm may train on."""
+        asked = (*(one.votes for one in self.unfiltered.values()), self.filtered.votes)
+        return {name: votes for some in asked for name, votes in some.items()}
 
 
 def sift(lesson: Lesson, *, replies: RequestStore, limits: Limits, progress: Progress) -> Sifted:

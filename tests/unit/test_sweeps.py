@@ -57,7 +57,12 @@ class Bench:
 
     def sweep(self, **asked):
         self.script.taught.clear()
-        return sweeps.sweep(self.request(**asked), store=self.store, progress=Silent())
+        return self.carried_out(self.request(**asked), Silent())
+
+    def carried_out(self, request, progress):
+        with RequestStore(self.store.root / "replies.sqlite") as replies:
+            kept = pipeline.Kept(store=self.store, replies=replies)
+            return sweeps.sweep(request, kept=kept, progress=progress)
 
 
 @pytest.fixture
@@ -341,7 +346,7 @@ def test_a_second_setting_makes_a_line_for_each_of_its_values(bench):
 )
 def test_a_sweep_says_once_what_it_takes(bench, more, share):
     progress, request = Silent(), bench.request(grid=(f"{ALPHA}=1,16,64,256",), seeds=5, **more)
-    sweeps.sweep(request, store=bench.store, progress=progress)
+    bench.carried_out(request, progress)
     minutes = round(4 * 5 * 24 * 3 * share / 60)
     assert progress.lines == [f"about {minutes} minutes ahead, about 1.0 GiB of memory"]
 
@@ -349,7 +354,7 @@ def test_a_sweep_says_once_what_it_takes(bench, more, share):
 def test_the_recipe_is_read_once(bench):
     request = bench.request(grid=(f"{ALPHA}=16,64",))
     Path(request.path).write_text("not: a recipe")
-    assert sweeps.sweep(request, store=bench.store, progress=Silent()).points[0].settings == {ALPHA: 16}
+    assert bench.carried_out(request, Silent()).points[0].settings == {ALPHA: 16}
 
 
 def test_published_results_over_the_same_setting_are_drawn_as_diamonds_of_their_own(bench):

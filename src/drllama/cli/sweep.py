@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from drllama.cli.app import STORE, Assignments, Jobs, RecipePath, StoreFolder, app
+from drllama.cli.app import REPLIES, STORE, Assignments, Jobs, RecipePath, StoreFolder, app, kept_for
 
 Several = list[str] | None
 
@@ -25,6 +25,10 @@ def sweep(  # noqa: PLR0913  options of a command
         int | None, typer.Option(min=2, help="Judge by so many parts of train and dev left out by turns, not by dev.")
     ] = None,
     halving: Annotated[bool, typer.Option("--halving", help="Give up the worse settings after each epoch.")] = False,
+    arm: Annotated[
+        str | None,
+        typer.Option("--arm", help="Train on this arm of the recipe, such as combined; its rows must be answered."),
+    ] = None,
     jobs: Jobs = 1,
     works_on: Annotated[bool, typer.Option("--works-on", hidden=True, help="Help the sweep that began this.")] = False,
     assignments: Assignments = None,
@@ -39,7 +43,7 @@ def sweep(  # noqa: PLR0913  options of a command
     from drllama.cli.progress import ShownProgress
     from drllama.cli.tables import sweep_summary
     from drllama.recipe import recipe_text
-    from drllama.store import Store
+    from drllama.replies import RequestStore
 
     request = sweeps.checked(
         sweeps.SweepRequest(
@@ -52,19 +56,20 @@ def sweep(  # noqa: PLR0913  options of a command
             seeds=seeds,
             folds=folds,
             halving=halving,
+            arm=arm,
         )
     )
-    kept = Store(store)
-    if works_on:
-        sweeps.work_on(request, store=kept, progress=ToldProgress())
-        return
-    with ShownProgress() as shown:
+    with RequestStore(store / REPLIES) as replies, ShownProgress() as shown:
+        kept = kept_for(store, replies, request.recipe(), recipe)
+        if works_on:
+            sweeps.work_on(request, kept=kept, progress=ToldProgress())
+            return
         progress = SharedProgress(shown)
         same = [*shlex.split(request.command)[1:], "--store", str(store), "--works-on"]
         found = sweeps.sweep(
             request,
-            store=kept,
+            kept=kept,
             progress=progress,
             workers=lambda ahead: WorkerProcesses(same, min(jobs, ahead) - 1, logs=store, progress=progress),
         )
-    typer.echo(sweep_summary(found, kept.sweep_folder(found.id)))
+    typer.echo(sweep_summary(found, kept.store.sweep_folder(found.id)))

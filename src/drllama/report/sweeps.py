@@ -51,11 +51,13 @@ def _rows(sweep: Sweep) -> list[tuple[list[str], SweepPoint, str]]:
 
 def sweep_told(sweep: Sweep) -> str:
     """Return what was tried, how it was judged, and what the numbers aren't."""
-    together, level = sweep.num_train + sweep.num_dev, sweep.points[0].accuracy.level
+    level = sweep.points[0].accuracy.level
+    together = f"{sweep.num_train + sweep.num_dev} questions of train and dev"
+    beside = "" if sweep.arm is None else f" with the rows of arm '{sweep.arm}'"
     judged = (
-        f"trained on {sweep.num_train} questions and judged on the {sweep.num_dev} of dev"
+        f"trained on {sweep.num_train} questions{beside} and judged on the {sweep.num_dev} of dev"
         if sweep.folds is None
-        else f"cross-validated over the {together} questions of train and dev in {sweep.folds} parts, documents whole"
+        else f"cross-validated over {together} in {sweep.folds} parts{beside}, documents whole"
     )
     seeds = f"{sweep.num_seeds} seeds each" if sweep.num_seeds > 1 else "one seed each"
     intervals = f" In brackets: {level:.0%} t intervals over seeds." if sweep.num_seeds > 1 else ""

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from drllama.errors import RecipeError
 from drllama.recipe import Recipe, recipe_of, value_text, values_of
+from drllama.sweeps.rows import refuse_unknown_arm
 
 Settings: TypeAlias = Mapping[str, object]
 """Values by dotted path."""
@@ -51,6 +52,8 @@ class SweepRequest:
     """Trainings of each point; None: as many as the recipe says."""
     folds: int | None = None
     halving: bool = False
+    arm: str | None = None
+    """Whose rows are trained on, by id; None: the real questions alone."""
 
     def recipe(self, settings: Settings | None = None) -> Recipe:
         """Return the recipe with these settings.
@@ -70,6 +73,7 @@ class SweepRequest:
             *(() if self.seeds is None else ("--seeds", str(self.seeds))),
             *(() if self.folds is None else ("--folds", str(self.folds))),
             *(("--halving",) if self.halving else ()),
+            *(() if self.arm is None else ("--arm", self.arm)),
         ]
         return shlex.join(["drllama", "sweep", str(self.path), *_set(self.assignments), *options])
 
@@ -152,6 +156,8 @@ def checked(request: SweepRequest) -> SweepRequest:
         )
     if request.trials is not None and not request.search:
         raise RecipeError("--trials is for --search; a grid tries each of its points")
+    if request.arm is not None:
+        refuse_unknown_arm(request.arm, recipe)
     varied = [*request.ranges()] if request.search else [*request.points()[0]]
     if request.halving and recipe.finetune.epochs == 1 and "finetune.epochs" not in varied:
         raise RecipeError("--halving stops settings after an epoch, and finetune.epochs is 1; set it to 2 or more")

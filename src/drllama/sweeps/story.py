@@ -8,21 +8,22 @@ from datetime import UTC, datetime
 from drllama import plugins
 from drllama.environment import environment
 from drllama.ids import derive_seed, fingerprint
+from drllama.pipeline import Kept
 from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe
 from drllama.report import published_beside, sweep_html, sweep_json, sweep_markdown
 from drllama.steps import Steps, Training
-from drllama.store import Store
 from drllama.sweeps.request import Settings, SweepRequest
+from drllama.sweeps.rows import Rows, real_rows, rows_of_arm
 from drllama.sweeps.search import halved, searched
 from drllama.sweeps.trainings import Before, Point, Trainings, parts_of, told, worth
-from drllama.types import Splits, Sweep
+from drllama.types import Splits, StudentCard, Sweep
 
 TRIALS = 20
 """Of a search that doesn't say how many."""
 
 
-def sweep(request: SweepRequest, *, store: Store, progress: Progress, workers: Workers = nullcontext) -> Sweep:
+def sweep(request: SweepRequest, *, kept: Kept, progress: Progress, workers: Workers = nullcontext) -> Sweep:
     """Train all that was asked for, reusing what is stored, and return what came of it; its report is in the store.
 
     ``workers`` are let in while students are trained.
@@ -35,17 +36,36 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress, workers: W
     with ExitStack() as helped:
 
         def before(student: Student, ahead: Sequence[tuple[Steps, Training]]) -> None:
-            if told := Steps.forecast(student, ahead, questions=0, times=_times(request)):
-                progress.tell(told)
+            if line := Steps.forecast(student, ahead, questions=0, times=_times(request)):
+                progress.tell(line)
             # A GPU trains the students together.
             helped.enter_context(workers(len(ahead) if student.card.device.startswith("cpu") else 0))
 
-        splits, trainings = _trainings(request, store, progress, before)
+        splits, trainings = _trainings(request, kept, progress, before)
         points = _points(request, trainings)
+    found = _found(request, recipe, splits, points, trainings.card)
+    files = {
+        "sweep.html": sweep_html(found, published),
+        "sweep.md": sweep_markdown(found),
+        "sweep.json": sweep_json(found),
+    }
+    kept.store.save_sweep(found.id, files)
+    return found
+
+
+def work_on(request: SweepRequest, *, kept: Kept, progress: Progress) -> None:
+    """Take part in the trainings of a sweep that another process carries out, until none is left."""
+    _, trainings = _trainings(request, kept, progress, None)
+    _points(request, trainings)
+
+
+def _found(
+    request: SweepRequest, recipe: Recipe, splits: Splits, points: Sequence[Point], student: StudentCard
+) -> Sweep:
     finished = [at for at, point in enumerate(points) if point.is_finished]
     by = request.judge()
     best = max(finished, key=lambda at: worth(points[at], by))
-    found = Sweep(
+    return Sweep(
         id=f"{recipe.name}-{_fingerprint(request, recipe)[:8]}",
         name=recipe.name,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,38 +73,37 @@ def sweep(request: SweepRequest, *, store: Store, progress: Progress, workers: W
         run_best=request.run_command(points[best].settings),
         recipe=recipe.model_dump(mode="json"),
         environment=environment(),
-        student=trainings.card,
+        student=student,
         varied=tuple(points[best].settings),
         num_seeds=recipe.seeds,
         folds=request.folds,
+        arm=request.arm,
         chosen_by=by,
         num_train=len(splits.train),
         num_dev=len(splits.dev),
         points=tuple(map(told, points)),
         best=best,
     )
-    files = {
-        "sweep.html": sweep_html(found, published),
-        "sweep.md": sweep_markdown(found),
-        "sweep.json": sweep_json(found),
-    }
-    store.save_sweep(found.id, files)
-    return found
 
 
-def work_on(request: SweepRequest, *, store: Store, progress: Progress) -> None:
-    """Take part in the trainings of a sweep that another process carries out, until none is left."""
-    _, trainings = _trainings(request, store, progress, None)
-    _points(request, trainings)
-
-
-def _trainings(request: SweepRequest, store: Store, progress: Progress, before: Before) -> tuple[Splits, Trainings]:
+def _trainings(request: SweepRequest, kept: Kept, progress: Progress, before: Before) -> tuple[Splits, Trainings]:
     recipe = request.recipe()
     progress.work("reading the questions")
     source = plugins.make_source(recipe)
     splits = source.load()
     parts = parts_of(splits, folds=request.folds)
-    found = Trainings(parts, source.task, num_seeds=recipe.seeds, store=store, progress=progress, before=before)
+    rows: Rows = real_rows
+    if request.arm is not None:
+        rows = rows_of_arm(request.arm, recipe, splits, source.task, kept=kept, progress=progress)
+    found = Trainings(
+        parts,
+        source.task,
+        rows=rows,
+        num_seeds=recipe.seeds,
+        store=kept.store,
+        progress=progress,
+        before=before,
+    )
     return splits, found
 
 
@@ -118,5 +137,5 @@ def _times(request: SweepRequest) -> float:
 
 
 def _fingerprint(request: SweepRequest, recipe: Recipe) -> str:
-    asked = [request.grid, request.search, request.trials, request.seeds, request.folds, request.halving]
+    asked = [request.grid, request.search, request.trials, request.seeds, request.folds, request.halving, request.arm]
     return fingerprint([recipe.model_dump(mode="json"), *asked])

@@ -16,7 +16,8 @@ from drllama.stats.epochs import chosen_epoch
 from drllama.steps import Steps, Training
 from drllama.store import Store
 from drllama.sweeps.request import Judge, Settings
-from drllama.types import Epoch, Splits, StudentCard, SweepPoint, SweepTraining, Task, TrainingRow
+from drllama.sweeps.rows import Rows
+from drllama.types import Epoch, Splits, StudentCard, SweepPoint, SweepTraining, Task
 
 Before: TypeAlias = Callable[[Student, Sequence[tuple[Steps, Training]]], None] | None
 """Called with the first student that has trainings ahead, and with these."""
@@ -72,10 +73,18 @@ class Trainings:
     """Trains points; one student is in memory at a time, made anew only where a point has another one."""
 
     def __init__(
-        self, parts: Sequence[Part], task: Task, *, num_seeds: int, store: Store, progress: Progress, before: Before
+        self,
+        parts: Sequence[Part],
+        task: Task,
+        *,
+        rows: Rows,
+        num_seeds: int,
+        store: Store,
+        progress: Progress,
+        before: Before,
     ) -> None:
         """Train and judge on these parts, after ``before`` was called, once."""
-        self._task, self._num_seeds, self._num_parts = task, num_seeds, len(parts)
+        self._task, self._rows, self._num_seeds, self._num_parts = task, rows, num_seeds, len(parts)
         self._cases = [(seed, part) for seed in range(1, num_seeds + 1) for part in parts]
         self._store, self._progress, self._before = store, progress, before
         self._student: tuple[Recipe, Student] | None = None
@@ -160,7 +169,8 @@ class Trainings:
         found = []
         for seed, part in self._cases:
             steps = Steps(recipe, part.splits, self._task, student.card, self._store)
-            found.append((steps, steps.training([TrainingRow(example=one) for one in part.splits.train], seed=seed)))
+            rows = self._rows(recipe, part.splits.train, seed)
+            found.append((steps, steps.training(rows, seed=seed)))
         return found
 
 

@@ -77,6 +77,8 @@ class Sweep:
     num_seeds: int
     folds: int | None
     """Parts of train and dev that were left out by turns; None: trained on train, judged on dev."""
+    arm: str | None
+    """Whose rows were trained on; None: the questions alone."""
     chosen_by: str
     """``nll``, ``accuracy`` or ``macro_f1``: what the best point is best in."""
     num_train: int
