@@ -1,13 +1,12 @@
 """Cells: for each arm and seed a training and its answers to the test questions; their files outlive the machine."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from drllama.cell_files import CellFolder
 from drllama.environment import environment
-from drllama.errors import DataError, TimeUp
+from drllama.errors import DataError
 from drllama.ids import fingerprint
 from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe
@@ -191,34 +190,6 @@ class Cells:
             torch=found["torch"],
             commit=found["commit"],
         )
-
-
-class Until:
-    """A progress that ends the work when the time is up; it satisfies ``protocols.Progress``."""
-
-    def __init__(self, progress: Progress, minutes: float | None) -> None:
-        self._progress, self._minutes, self._began = progress, minutes, time.monotonic()
-
-    def expect(self, units: float) -> None:
-        """Hear how much work lies ahead in all."""
-        self._progress.expect(units)
-
-    def work(self, activity: str, units: float = 0) -> None:
-        """Hear what is being done.
-
-        Raises:
-            TimeUp: the time is over.
-        """
-        self._progress.work(activity, units)
-        if self._minutes is not None and time.monotonic() - self._began > 60 * self._minutes:
-            raise TimeUp(
-                f"{self._minutes:g} minutes are over (--max-minutes), in the middle of {activity}; "
-                "the same command goes on from here"
-            )
-
-    def tell(self, line: str) -> None:
-        """Hear what a person is to read and keep."""
-        self._progress.tell(line)
 
 
 def choices_of(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from drllama import plugins, teaching
 from drllama.cell_files import CellFolder
-from drllama.cells import Cells, PlannedCell, Until, choices_of, readings_of
+from drllama.cells import Cells, PlannedCell, choices_of, readings_of
 from drllama.environment import environment
 from drllama.errors import OverlapError, TimeUp
 from drllama.ids import fingerprint
+from drllama.progress import Uncounted, Until
 from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe, as_yaml, resolve
 from drllama.replies import RequestStore
@@ -112,7 +113,7 @@ def run(
 
 def work_on(recipe: Recipe, *, kept: Kept, progress: Progress) -> None:
     """Work out cells of a recipe that no other process is working on, until none is left; the teacher isn't asked."""
-    plan = _planned(recipe, kept, teaching.Limits(max_calls=0), progress)
+    plan = _planned(recipe, kept, teaching.Limits(max_calls=0), Uncounted(progress))
     for _ in plan.work.all_finished(plan.planned, progress, wait=False):
         pass
 

@@ -262,7 +262,7 @@ class Hours:
 
 
 def test_when_the_time_is_up_the_run_holds_what_is_finished_and_the_next_call_goes_on(bench, monkeypatch, tmp_path):
-    monkeypatch.setattr("drllama.cells.time", Hours(bench.script, 2))
+    monkeypatch.setattr("drllama.progress.time", Hours(bench.script, 2))
     part = bench.run("seeds=2", TWO_ARMS, minutes=30, cells=tmp_path / "cells")
     assert ([(cell.arm, cell.seed) for cell in part.cells], part.num_unfinished) == ([("none", 1), ("combined", 1)], 2)
     assert [one.seeds for one in part.summaries] == [(1,), (1,)]
@@ -275,7 +275,7 @@ def test_when_the_time_is_up_the_run_holds_what_is_finished_and_the_next_call_go
 
 
 def test_when_the_time_is_up_before_anything_is_finished_it_is_told(bench, monkeypatch):
-    monkeypatch.setattr("drllama.cells.time", Hours(bench.script, 0))
+    monkeypatch.setattr("drllama.progress.time", Hours(bench.script, 0))
     with pytest.raises(TimeUp, match=r"30 minutes are over .* the same command goes on from here"):
         bench.run(minutes=30)
     assert bench.store.runs() == []

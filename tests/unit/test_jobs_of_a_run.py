@@ -2,7 +2,12 @@
 
 import pytest
 
+from bench import RecordedBench
+from drllama import pipeline, plugins
 from drllama.cli.jobs import SharedProgress, WorkerProcesses
+from drllama.recipe import read_recipe
+from drllama.replies import RequestStore
+from drllama.store import Store
 
 
 class Heard:
@@ -12,7 +17,7 @@ class Heard:
         self.units, self.told = 0.0, []
 
     def expect(self, units):
-        """Hear nothing."""
+        self.units = 0.0
 
     def work(self, activity, units=0):
         self.units += units
@@ -47,3 +52,15 @@ def test_what_others_do_counts_with_the_next_work_done_here():
     progress.work("training", 2)
     progress.work("training", 1)
     assert heard.units == 6
+
+
+def test_a_worker_counts_what_it_does_for_students_and_not_what_the_teacher_said_before(tmp_path, monkeypatch):
+    bench, alone, worker = RecordedBench(tmp_path), Heard(), Heard()
+    monkeypatch.setattr(plugins, "make_student", bench.script.make_student)
+    run = bench.run(progress=alone)
+    untrained = run.split_sizes["test"] + run.split_sizes["dev"]
+    store = Store(tmp_path / "another")
+    with RequestStore(store.root / "replies.sqlite") as replies:
+        recipe = read_recipe(tmp_path / "recipe.yaml").recipe
+        pipeline.work_on(recipe, kept=pipeline.Kept(store=store, replies=replies), progress=worker)
+    assert worker.units == alone.units - untrained > 0

@@ -9,6 +9,7 @@ from drllama import plugins
 from drllama.environment import environment
 from drllama.ids import derive_seed, fingerprint
 from drllama.pipeline import Kept
+from drllama.progress import Uncounted
 from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe
 from drllama.report import published_beside, sweep_html, sweep_json, sweep_markdown
@@ -94,7 +95,7 @@ def _trainings(request: SweepRequest, kept: Kept, progress: Progress, before: Be
     parts = parts_of(splits, folds=request.folds)
     rows: Rows = real_rows
     if request.arm is not None:
-        rows = rows_of_arm(request.arm, recipe, splits, source.task, kept=kept, progress=progress)
+        rows = rows_of_arm(request.arm, recipe, splits, source.task, kept=kept, progress=Uncounted(progress))
     found = Trainings(
         parts,
         source.task,

@@ -8,6 +8,7 @@ from typing import TypeAlias
 from drllama import plugins
 from drllama.errors import DataError
 from drllama.ids import fingerprint
+from drllama.progress import Saying
 from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.select import folds_of
@@ -131,7 +132,7 @@ class Trainings:
         found: dict[tuple[int, int], SweepTraining] = {}
         for place in self._store.shared("sweep", keys, on_wait=self._progress.work):
             at, number = cases[place]
-            who = _Saying(self._progress, f"setting {at + 1} of {len(points)}{self._told(number)}")
+            who = Saying(self._progress, f"setting {at + 1} of {len(points)}{self._told(number)}")
             epochs, seconds = _epochs(*trainings[at][number], student, epoch, who)
             found[cases[place]] = self._training(points[at], number, epochs, seconds)
         return [
@@ -183,23 +184,6 @@ def _epochs(
         return first.result, first.record.seconds
     whole = steps.finetuned(student, training, progress)
     return whole.result.epochs, whole.record.seconds
-
-
-@dataclass(frozen=True, slots=True)
-class _Saying:
-    """A progress that says before each activity whose it is."""
-
-    progress: Progress
-    who: str
-
-    def expect(self, units: float) -> None:
-        self.progress.expect(units)
-
-    def work(self, activity: str, units: float = 0) -> None:
-        self.progress.work(f"{self.who}: {activity}", units)
-
-    def tell(self, line: str) -> None:
-        self.progress.tell(line)
 
 
 def _first_with(points: Sequence[Point], at: int) -> int:
