@@ -65,9 +65,10 @@ def told_and_taken(name: str, questions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, ShownProgress() as progress:
         student.finetune(rows, dev, settings=settings, seed=1, workspace=Path(folder), progress=progress)
     (found,) = re.findall(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+    assert told.durations, told.way_out
     return {
         "forecast_seconds": forecast_seconds,
-        "told_seconds": told.seconds + told.once_seconds,
+        "told_seconds": told.durations.training + told.durations.once,
         "took_seconds": time.monotonic() - began,
         "told_gib": told.peak_bytes / 2**30,
         "took_gib": int(found) / 2**20,

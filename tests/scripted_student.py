@@ -151,7 +151,9 @@ class ScriptedStudent:
 
     def forecast(self, train, dev, *, settings, seed, updates_per_epoch=None) -> Forecast:
         return Forecast(
-            durations=Durations(training=len(train) * settings.epochs, once=0, question=1),
+            durations=Durations(
+                training=len(train) * settings.epochs, once=0, question=1, question_once=0, bare_question=1
+            ),
             peak_bytes=2**30,
             room_bytes=2**31,
             way_out="",

@@ -12,6 +12,7 @@ from drllama.protocols import Progress, Student
 from drllama.recipe import Recipe
 from drllama.stages.arms import Stock, rows_of, worth_on_dev, worths_on_dev
 from drllama.stages.evaluate import counted
+from drllama.stages.forecast import Asked
 from drllama.stages.score import refuse_seen
 from drllama.steps import Steps, Training
 from drllama.store import Step, Store
@@ -108,11 +109,12 @@ class Cells:
             ahead += min(self._steps.score_ahead(self._splits.test, key) for key in keys)
         return ahead
 
-    def forecast(self, planned: Iterable[PlannedCell], *, questions: int) -> str | None:
-        """Return in a line what these cells and scoring so many questions take; None: no training is ahead."""
+    def forecast(self, planned: Iterable[PlannedCell], *, of_bare: int) -> str | None:
+        """Return in a line what these cells and so many questions to the bare student take; None: none is ahead."""
         missing = [cell for cell in planned if not (self._folder and self._folder.has(cell.fingerprint))]
         ahead = [(self._steps, one) for cell in missing for one in cell.trainings.values()]
-        return Steps.forecast(self._student, ahead, questions=questions + len(missing) * len(self._splits.test))
+        asked = Asked(questions=len(self._splits.test), students=len(missing), of_bare=of_bare)
+        return Steps.forecast(self._student, ahead, asked=asked)
 
     def train_together(self, planned: Iterable[PlannedCell], progress: Progress) -> None:
         """Bring the trainings of all cells to their end at once, where that takes less time than cell by cell."""

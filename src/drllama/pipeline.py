@@ -90,7 +90,7 @@ def run(
     leaks = _guarded(scene, (one for cell in planned for one in cell.examples), run_id)
     bare = (scene.splits.test, scene.splits.dev) if taught else (scene.splits.test,)
     asked = sum(map(scene.steps.score_ahead, bare))
-    if told := work.forecast(planned, questions=round(asked)):
+    if told := work.forecast(planned, of_bare=round(asked)):
         progress.tell(told)
     ahead = work.work_ahead(planned) + (words.work_ahead(planned) if recipe.evaluate.generate else 0)
     progress.expect(ahead + asked)
@@ -130,7 +130,7 @@ def foretell(recipe: Recipe, *, kept: Kept, progress: Progress) -> str:
     planned = work.planned(arms, stock)
     progress.work("training a few rows, to be thrown away")
     asked = sum(map(scene.steps.score_ahead, (splits.test, splits.dev) if recipe.augment else (splits.test,)))
-    told = work.forecast(planned, questions=round(asked)) or "nothing ahead: all of them are trained"
+    told = work.forecast(planned, of_bare=round(asked)) or "nothing ahead: all of them are trained"
     names = ", ".join(arm.id for arm in arms)
     return f"students to train: {len(planned)} (arms: {names}; seeds: {recipe.seeds}); {told}"
 

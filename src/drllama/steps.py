@@ -9,7 +9,7 @@ from drllama.ids import derive_seed, fingerprint
 from drllama.prompts import student_prompt
 from drllama.protocols import TRAINING_COST, WRITING_COST, Course, Progress, Student
 from drllama.recipe import Recipe
-from drllama.stages.forecast import forecast_line
+from drllama.stages.forecast import Asked, forecast_line
 from drllama.stages.score import score
 from drllama.stages.write import write
 from drllama.store import Step, Store
@@ -194,9 +194,9 @@ class Steps:
 
     @staticmethod
     def forecast(
-        student: Student, trainings: Sequence[tuple["Steps", Training]], *, questions: int, times: float = 1.0
+        student: Student, trainings: Sequence[tuple["Steps", Training]], *, asked: Asked, times: float = 1.0
     ) -> str | None:
-        """Return in a line what these trainings and scoring so many questions take; None: no training is ahead.
+        """Return in a line what these trainings and then the scoring take; None: no training is ahead.
 
         The one that takes longest is tried for some seconds; the others are told by it, and so are more like them:
         there are ``times`` as many in all.
@@ -212,7 +212,7 @@ class Steps:
             seed=steps._seed(training),
             updates_per_epoch=training.updates_per_epoch,
         )
-        return forecast_line(found, trainings=times * sum(ahead) / max(ahead), questions=questions)
+        return forecast_line(found, trainings=times * sum(ahead) / max(ahead), asked=asked)
 
     def _train(
         self,

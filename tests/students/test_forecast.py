@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from drllama.errors import RecipeError
 from drllama.recipe import Finetune, PubMedQADemo, Student
 from drllama.sources import PUBMEDQA_TASK
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
-from drllama.stages.forecast import forecast_line
+from drllama.stages.forecast import Asked, forecast_line
 from drllama.students import forecast as forecasting
 from drllama.students import methods
 from drllama.students.causal import CausalStudent
 from drllama.students.memory import LiveBytes, free_bytes
-from drllama.types import TrainingRow
+from drllama.students.passes import PlainReader
+from drllama.types import Durations, Forecast, TrainingRow
 from tiny_student import Told, files_of, finetune_of, questions, rows_of, student_of
 
 CPU = torch.device("cpu")
@@ -51,6 +53,24 @@ def test_a_forecast_leaves_no_trace(tiny_llama, tmp_path, method):
     assert trained(student, tmp_path / "after") == untouched
 
 
+@pytest.mark.parametrize(("method", "ratio"), [("lora", 1), ("alora", 5)], ids=["lora", "alora"])
+def test_the_bare_student_s_questions_are_told_by_its_own_way_of_reading(tiny_llama, monkeypatch, method, ratio):
+    def label_scores(reader, batch, label_tokens):
+        time.sleep(0.1 if isinstance(reader, PlainReader) else 0.02)
+
+    monkeypatch.setattr(forecasting, "label_scores", label_scores)
+    durations = told(student_of(tiny_llama), Finetune(method=method)).durations
+    assert durations.bare_question / durations.question == pytest.approx(ratio, rel=0.3)
+
+
+def test_what_one_student_s_questions_leave_behind_is_told_once():
+    durations = Durations(training=0, once=60, question=1, question_once=3, bare_question=10)
+    found = Forecast(durations=durations, peak_bytes=2**30, room_bytes=None, way_out="")
+    asked = {"questions": 60, "of_bare": 12}
+    assert "about 13 minutes" in forecast_line(found, trainings=1, asked=Asked(students=7, **asked))
+    assert "about 3 minutes" in forecast_line(found, trainings=1, asked=Asked(students=0, **asked))
+
+
 @pytest.mark.parametrize(
     ("settings", "share", "way_out"),
     [
@@ -75,7 +95,7 @@ def test_what_does_not_fit_is_told_with_a_setting_that_would_and_not_tried(
     found = told(student, settings)
     assert found.durations is None
     assert re.match(way_out, found.way_out), found.way_out
-    assert "more memory ahead than there is" in forecast_line(found, trainings=1, questions=1)
+    assert "more memory ahead than there is" in forecast_line(found, trainings=1, asked=Asked(questions=1, students=1))
 
 
 def test_full_fine_tuning_of_too_many_weights_is_refused_before_they_are_copied(tiny_llama, tmp_path, monkeypatch):

@@ -21,11 +21,11 @@ from drllama.students.adapters import (
 )
 from drllama.students.chat import phrasing_of
 from drllama.students.encoding import Encoded, Unfit, by_context, make_encoder
-from drllama.students.forecast import forecast
+from drllama.students.forecast import forecast, with_bare_question
 from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
-from drllama.students.passes import Reader, make_reader
+from drllama.students.passes import PlainReader, Reader, make_reader
 from drllama.students.scoring import batches, label_scores
 from drllama.students.sharded import Crew, refuse_unshardable
 from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
@@ -156,7 +156,10 @@ class CausalStudent:
         reader = make_reader(self._model, self._frozen)
         found = forecast(reader, lesson, judged, batch_size=self._settings.batch_size)
         self.undress()
-        return found
+        if isinstance(reader, PlainReader):
+            return found
+        # Frozen work is recalled for adapters; the bare student runs through all layers.
+        return with_bare_question(found, self._reader(), judged, lesson.label_tokens)
 
     def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
         """Return which trainings take less time at once than one after another (see ``protocols.Student``)."""

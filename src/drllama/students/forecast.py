@@ -9,7 +9,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -162,8 +162,7 @@ def _durations(reader: Reader, lesson: Lesson, micros: Sequence[Micro], asked: S
     update_seconds = min(_took(update, device) for _ in range(2))
     training = _pace(reader, [(_size(one), partial(train, one)) for one in _two_of(micros)], device)
     optimizer.zero_grad(set_to_none=True)
-    probes = [(len(one.tokens), partial(_scored, reader, one, lesson.label_tokens)) for one in _two_of(asked)]
-    scoring = _pace(reader, probes, device)
+    scoring = _scoring_pace(reader, asked, lesson.label_tokens)
 
     sizes, lengths = list(map(_size, micros)), [len(one.tokens) for one in asked]
     updates = lesson.updates_per_epoch * settings.epochs
@@ -173,8 +172,22 @@ def _durations(reader: Reader, lesson: Lesson, micros: Sequence[Micro], asked: S
     return Durations(
         training=seconds + checkpoints * _checkpoint_seconds(weights, device),
         once=min(1.0, passes) * training.once_seconds(sizes) + scoring.once_seconds(lengths),
-        question=(scoring.seconds(lengths) + scoring.once_token_seconds * sum(lengths)) / len(lengths),
+        question=scoring.seconds(lengths) / len(lengths),
+        question_once=scoring.once_token_seconds * sum(lengths) / len(lengths),
+        bare_question=scoring.seconds(lengths) / len(lengths),
     )
+
+
+def with_bare_question(
+    found: Forecast, reader: Reader, dev: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]
+) -> Forecast:
+    """Return the forecast with what a question takes that this reader, of the bare student, reads."""
+    if found.durations is None:
+        return found
+    asked = sorted(dev, key=lambda one: len(one.tokens))
+    scoring = _scoring_pace(reader, asked, label_tokens)
+    seconds = scoring.seconds([len(one.tokens) for one in asked]) / len(asked)
+    return replace(found, durations=replace(found.durations, bare_question=seconds))
 
 
 def _checkpoint_seconds(weights: Sequence[torch.Tensor], device: torch.device) -> float:
@@ -229,6 +242,11 @@ def _size(micro: Micro) -> int:
 
 def _two_of(by_size: Sequence[T]) -> list[T]:
     return [by_size[int((len(by_size) - 1) * share)] for share in (0.3, 0.85)]
+
+
+def _scoring_pace(reader: Reader, by_length: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]) -> _Pace:
+    probes = [(len(one.tokens), partial(_scored, reader, one, label_tokens)) for one in _two_of(by_length)]
+    return _pace(reader, probes, reader.model.device)
 
 
 def _pace(reader: Reader, probes: Sequence[tuple[int, Callable[[], None]]], device: torch.device) -> _Pace:

@@ -13,6 +13,7 @@ from drllama.progress import Uncounted
 from drllama.protocols import Progress, Student, Workers
 from drllama.recipe import Recipe
 from drllama.report import published_beside, sweep_html, sweep_json, sweep_markdown
+from drllama.stages.forecast import Asked
 from drllama.steps import Steps, Training
 from drllama.sweeps.request import Settings, SweepRequest
 from drllama.sweeps.rows import Rows, real_rows, rows_of_arm
@@ -37,7 +38,7 @@ def sweep(request: SweepRequest, *, kept: Kept, progress: Progress, workers: Wor
     with ExitStack() as helped:
 
         def before(student: Student, ahead: Sequence[tuple[Steps, Training]]) -> None:
-            if line := Steps.forecast(student, ahead, questions=0, times=_times(request)):
+            if line := Steps.forecast(student, ahead, asked=Asked(), times=_times(request)):
                 progress.tell(line)
             # A GPU trains the students together.
             helped.enter_context(workers(len(ahead) if student.card.device.startswith("cpu") else 0))

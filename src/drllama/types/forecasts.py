@@ -12,7 +12,11 @@ class Durations:
     once: float
     """Beside that, of work that later trainings find done; 0 without a cache."""
     question: float
-    """Of one question that is scored for the first time."""
+    """Of one question that the trained student scores."""
+    question_once: float
+    """Beside that, of work that later students find done; 0 without a cache."""
+    bare_question: float
+    """Of one question that the untrained student scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
