@@ -178,7 +178,7 @@ def test_numbers_may_be_written_as_everybody_writes_them(read, text, value):
 
 
 @pytest.mark.parametrize(
-    ("method", "rate"), [("lora", 1e-3), ("alora", 5e-4), ("prefix", 5e-3), ("ia3", 5e-3), ("full", 2e-5)]
+    ("method", "rate"), [("lora", 1e-3), ("alora", 5e-4), ("prefix", 5e-3), ("ia3", 5e-3), ("full", 1e-4)]
 )
 def test_a_method_brings_the_learning_rate_that_suits_it(read, method, rate):
     resolved = read(BARE, f"finetune.method={method}")

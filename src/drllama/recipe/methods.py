@@ -93,7 +93,7 @@ class Ia3(Section):
 class Full(Section):
     """All weights are trained."""
 
-    usual_learning_rate: ClassVar[float] = 2e-5
+    usual_learning_rate: ClassVar[float] = 1e-4
     leaves_frozen_work: ClassVar[bool] = False
 
     kind: Literal["full"] = Field("full", exclude=True)
