@@ -1,5 +1,6 @@
 """What can be asked of a finished run: its students' answers to other questions, and the story of a row."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,22 +63,36 @@ def evaluate_run(
     )
 
 
-def ask(finished: Run, question: str, context: str, *, which: WhichCell, store: Store) -> Prediction:
-    """Return the answer of a finished run's student to one question.
+def ask(
+    finished: Run, question: str, context: str, options: Sequence[str] = (), *, which: WhichCell, store: Store
+) -> Prediction:
+    """Return the answer of a finished run's student to one question; its options stand in the order of the labels.
 
     Raises:
-        DataError: the question is empty, or the run has no such student.
+        DataError: the question is empty, its options aren't one for each label, or the run has no such student.
         StoreError: the student's adapter isn't on this machine.
     """
     if not question.strip():
         raise DataError("the question is empty; write one in quotes, such as 'Does aspirin help?'")
+    labels = finished.task.labels
+    written = [option for option in options if option.strip()]
+    if options and len(written) != len(labels):
+        raise DataError(
+            f"{len(written)} answer options, run {finished.id} has {len(labels)} labels ({', '.join(labels)}); "
+            "write one for each, in this order, or none"
+        )
     _, adapter = _cell_of(finished, which, store)
     recipe = resolve(finished.recipe).recipe
     student = plugins.make_student(recipe, finished.task)
     student.wear(adapter)
-    origin = Original(source="ask", source_id="question")
     example = Example(
-        question=question, context=context, label=finished.task.labels[0], split="test", group="ask", origin=origin
+        question=question,
+        context=context,
+        options=tuple(options),
+        label=labels[0],
+        split="test",
+        group="ask",
+        origin=Original(source="ask", source_id="question"),
     )
     (answer,) = student.score([example])
     return answer

@@ -22,7 +22,7 @@ from drllama.replies import RequestStore
 from drllama.store import Store
 from drllama.students.catalogue import STUDENTS
 from drllama.teaching import Limits
-from scripted_student import POISON, Script, write_questions, write_recipe
+from scripted_student import POISON, Script, ScriptedStudent, write_questions, write_recipe
 
 COMMANDS = sorted(name for name, command in typer.main.get_command(app).commands.items() if not command.hidden)
 FAST = "evaluate: {bootstrap_samples: 100}\n"
@@ -250,6 +250,10 @@ def test_what_a_person_gets_wrong_is_one_line_and_exit_code_1(drllama, script, w
         (["show", "scripted-zzz"], "no finished run 'scripted-zzz'; did you mean 'scripted-"),
         (["eval", "scripted", "--split", "train"], "split train: 24 of 24 questions were in"),
         (["ask", "scripted", ""], "the question is empty"),
+        (
+            ["ask", "scripted", "What?", "--option", "rest", "--option", " "],
+            "1 answer options, run scripted-",
+        ),
         (["ask", "scripted", "What?", "--context", "none.txt"], "--context none.txt: No such file or directory; check"),
         (["ask", "scripted", "What?", "--context", "latin.txt"], "--context latin.txt: not UTF-8 at byte 3; save"),
     ],
@@ -346,6 +350,15 @@ def test_ask_answers_with_each_label_s_share(drllama, finished, folder, monkeypa
             ["no", "0.100"],
             ["maybe", "0.100"],
         ]
+
+
+def test_ask_shows_the_student_the_answer_options(drllama, finished, monkeypatch):
+    shown, score = [], ScriptedStudent.score
+    monkeypatch.setattr(ScriptedStudent, "score", lambda self, asked: shown.extend(asked) or score(self, asked))
+    assert (
+        drllama("ask", "scripted", "What helps?", "--option", "rest", "--option", "tea", "--option", "none").code == 0
+    )
+    assert [one.options for one in shown] == [("rest", "tea", "none")]
 
 
 def test_ask_says_why_there_is_no_answer(drllama, finished):

@@ -195,6 +195,9 @@ def ask(
     context: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The text to answer from; - reads standard input.")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="An answer option; one for each label, in their order.")
+    ] = None,
     arm: ArmOption = None,
     seed: SeedOption = None,
     store: StoreFolder = STORE,
@@ -207,7 +210,7 @@ def ask(
 
     kept = Store(store)
     answer = afterwards.ask(
-        kept.run(name), question, _context(context), which=WhichCell(arm=arm, seed=seed), store=kept
+        kept.run(name), question, _context(context), option or (), which=WhichCell(arm=arm, seed=seed), store=kept
     )
     _say(answer_lines(answer))
 
