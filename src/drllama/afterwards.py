@@ -75,11 +75,10 @@ def ask(
     if not question.strip():
         raise DataError("the question is empty; write one in quotes, such as 'Does aspirin help?'")
     labels = finished.task.labels
-    written = [option for option in options if option.strip()]
-    if options and len(written) != len(labels):
+    if options and (len(options) != len(labels) or not all(map(str.strip, options))):
         raise DataError(
-            f"{len(written)} answer options, run {finished.id} has {len(labels)} labels ({', '.join(labels)}); "
-            "write one for each, in this order, or none"
+            f"options {', '.join(map(repr, options))}: run {finished.id} has {len(labels)} labels "
+            f"({', '.join(labels)}); write an option for each, in this order, none of them empty"
         )
     _, adapter = _cell_of(finished, which, store)
     recipe = resolve(finished.recipe).recipe

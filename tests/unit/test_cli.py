@@ -250,10 +250,9 @@ def test_what_a_person_gets_wrong_is_one_line_and_exit_code_1(drllama, script, w
         (["show", "scripted-zzz"], "no finished run 'scripted-zzz'; did you mean 'scripted-"),
         (["eval", "scripted", "--split", "train"], "split train: 24 of 24 questions were in"),
         (["ask", "scripted", ""], "the question is empty"),
-        (
-            ["ask", "scripted", "What?", "--option", "rest", "--option", " "],
-            "1 answer options, run scripted-",
-        ),
+        (["ask", "scripted", "What?", "--option", "rest"], "options 'rest': run scripted-"),
+        (["ask", "scripted", "What?", *(f"--option={text}" for text in ("a", " ", "b"))], "options 'a', ' ', 'b': run"),
+        (["ask", "scripted", "What?", *(f"--option={text}" for text in ("a", "b", "c", ""))], "has 3 labels (yes, no,"),
         (["ask", "scripted", "What?", "--context", "none.txt"], "--context none.txt: No such file or directory; check"),
         (["ask", "scripted", "What?", "--context", "latin.txt"], "--context latin.txt: not UTF-8 at byte 3; save"),
     ],
@@ -355,10 +354,9 @@ def test_ask_answers_with_each_label_s_share(drllama, finished, folder, monkeypa
 def test_ask_shows_the_student_the_answer_options(drllama, finished, monkeypatch):
     shown, score = [], ScriptedStudent.score
     monkeypatch.setattr(ScriptedStudent, "score", lambda self, asked: shown.extend(asked) or score(self, asked))
-    assert (
-        drllama("ask", "scripted", "What helps?", "--option", "rest", "--option", "tea", "--option", "none").code == 0
-    )
-    assert [one.options for one in shown] == [("rest", "tea", "none")]
+    options = ("rest", "tea", "none")
+    assert drllama("ask", "scripted", "What helps?", *(f"--option={text}" for text in options)).code == 0
+    assert [one.options for one in shown] == [options]
 
 
 def test_ask_says_why_there_is_no_answer(drllama, finished):
