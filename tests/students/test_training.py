@@ -93,7 +93,7 @@ def lesson_of(*, examples=None, seed=3, updates=8, **settings):
 
 def weights_in(lesson):
     """Return what each example weighs."""
-    return [sum(weight for _, weight in parts) for parts in lesson.parts()]
+    return [sum(sum(part.weights.values()) for part in parts) for parts in lesson.parts()]
 
 
 # The loss
@@ -116,15 +116,19 @@ def test_the_loss_is_that_of_a_naive_computation(tiny_llama, tmp_path, task, cla
     assert told.epochs[0].train_loss_nats == pytest.approx(wanted, abs=1e-5)
 
 
-def test_a_row_s_weight_and_target_count_in_the_loss_as_they_are_told(tiny_llama, tmp_path):
-    asked, labels = questions(count=4), YES_NO_MAYBE.labels
-    targets = [None, {"yes": 0.5, "no": 0.25, "maybe": 0.25}, {"maybe": 1.0}, None]
+@pytest.mark.parametrize(
+    "task", [YES_NO_MAYBE, task_of("yes", "not sure", "no effect")], ids=["one token", "several tokens"]
+)
+def test_a_row_s_weight_and_target_count_in_the_loss_as_they_are_told(tiny_llama, tmp_path, task):
+    labels = task.labels
+    asked = questions(labels, count=4)
+    targets = [None, dict(zip(labels, (0.5, 0.25, 0.25), strict=True)), {labels[2]: 1.0}, None]
     weights = [1.0, 0.5, 0.5, 1.0]
     rows = [
         TrainingRow(example=one, weight=weight, target=target)
         for one, weight, target in zip(asked, weights, targets, strict=True)
     ]
-    told = student_of(tiny_llama).finetune(
+    told = student_of(tiny_llama, task).finetune(
         rows,
         asked[:1],
         settings=finetune_of(epochs=1, batch_size=9, micro_batch_size=2),
@@ -135,10 +139,19 @@ def test_a_row_s_weight_and_target_count_in_the_loss_as_they_are_told(tiny_llama
     model, tokenizer = plain_model(tiny_llama), transformers.AutoTokenizer.from_pretrained(tiny_llama)
     wanted = 0.0
     for row in rows:
-        scores = naive_scores(model, *plain_tokens(tokenizer, row.example, YES_NO_MAYBE))
+        scores = naive_scores(model, *plain_tokens(tokenizer, row.example, task))
         shares = row.target or {row.example.label: 1.0}
         wanted -= row.weight * sum(shares.get(label, 0) * scores[label] for label in labels)
     assert told.epochs[0].train_loss_nats == pytest.approx(wanted / sum(weights), abs=1e-5)
+
+
+def test_labels_whose_words_differ_in_the_last_token_alone_are_learnt_from_one_row():
+    asked = questions(count=2)
+    rows = [TrainingRow(example=one, target={"yes": 0.5, "no": 0.25, "maybe": 0.25}) for one in asked]
+    short = dataclasses.replace(lesson_of(examples=asked), rows=rows)
+    longer = dataclasses.replace(short, label_tokens={"yes": (2,), "no": (5, 3), "maybe": (5, 4)})
+    assert [[set(part.weights) for part in parts] for parts in short.parts()] == [[{"yes", "no", "maybe"}]] * 2
+    assert [[set(part.weights) for part in parts] for parts in longer.parts()] == [[{"yes"}, {"no", "maybe"}]] * 2
 
 
 def test_balanced_weights_give_each_label_the_same_share_and_a_mean_of_1():

@@ -24,11 +24,11 @@ from drllama.students.encoding import Encoded
 from drllama.students.memory import LiveBytes, room_bytes, used_bytes
 from drllama.students.passes import PlainReader, Reader
 from drllama.students.scoring import batches, label_scores
-from drllama.students.training import CHECKPOINT_EVERY_SECONDS, Lesson, backward, label_nats, micro_batches
+from drllama.students.training import CHECKPOINT_EVERY_SECONDS, Lesson, Part, backward, micro_batches, weighted_nats
 from drllama.types import Durations, Forecast, Label
 
-Micro = Sequence[tuple[Encoded, float]]
-"""Rows that go through the student at once, and what each weighs."""
+Micro = Sequence[Part]
+"""What goes through the student at once."""
 T = TypeVar("T")
 _FEWEST_TOKENS = 64
 _LONG_ENOUGH_SECONDS = 0.1
@@ -124,17 +124,17 @@ def _needs(
 
 def _kept(reader: Reader, lesson: Lesson, micros: Sequence[Micro], room: float) -> float:
     """Return what a forward pass of the largest rows keeps for the way back, from what single short rows do."""
-    by_length = sorted((one for micro in micros for one, _ in micro), key=lambda one: len(one.tokens))
+    by_length = sorted((part for micro in micros for part in micro), key=_num_tokens)
     short, longer = by_length[0], _two_of(by_length)[0]
-    size, more = len(short.tokens), len(longer.tokens) - len(short.tokens)
+    size, more = _num_tokens(short), _num_tokens(longer) - _num_tokens(short)
 
-    def live(row: Encoded) -> int:
-        label_nats(reader, [row], lesson.label_tokens)  # What a cache is filled with is kept by no later pass.
-        return _live_bytes(reader, partial(label_nats, reader, [row], lesson.label_tokens))
+    def live(part: Part) -> int:
+        weighted_nats(reader, [part], lesson.label_tokens)  # What a cache is filled with is kept by no later pass.
+        return _live_bytes(reader, partial(weighted_nats, reader, [part], lesson.label_tokens))
 
     low = live(short)
     start, slope = 0.0, low / size
-    if more and slope * len(longer.tokens) < room:
+    if more and slope * _num_tokens(longer) < room:
         slope = (live(longer) - low) / more
         start = low - slope * size
     longest = micros[-1]
@@ -214,7 +214,7 @@ def _way_out(lesson: Lesson, longest: Micro, needs: _Needs, *, left: int) -> str
     if needs.scoring > left and needs.scored_at_once > 1:
         ways.append(f"student.batch_size={max(1, int(needs.scored_at_once * left / needs.scoring))}")
     share = min(1.0, left / max(needs.activations, needs.scoring / needs.scored_at_once))
-    tokens = int(share * max(len(one.tokens) for one, _ in longest)) // 32 * 32
+    tokens = int(share * max(map(_num_tokens, longest))) // 32 * 32
     if share < 1 and (rows := int(len(longest) * share)):
         ways.append(f"finetune.micro_batch_size={rows}")
     elif share < 1 and tokens >= _FEWEST_TOKENS:
@@ -237,7 +237,11 @@ def _micros_by_size(reader: Reader, lesson: Lesson) -> list[Micro]:
 
 def _size(micro: Micro) -> int:
     """Return the tokens that go through, padding included."""
-    return len(micro) * max(len(one.tokens) for one, _ in micro)
+    return len(micro) * max(map(_num_tokens, micro))
+
+
+def _num_tokens(part: Part) -> int:
+    return len(part.question.tokens)
 
 
 def _two_of(by_size: Sequence[T]) -> list[T]:

@@ -9,7 +9,7 @@ its updates, alpha, learning rate, moments, order of data and checkpoint.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from drllama.students.encoding import Encoder
 from drllama.students.methods import with_new_adapter
 from drllama.students.passes import PlainReader
 from drllama.students.rows import Row, right_padded
-from drllama.students.training import Learner, Lesson, checkpoint_is_due, label_nats
+from drllama.students.training import Learner, Lesson, Part, checkpoint_is_due, weighted_nats
 from drllama.types import Epoch
 
 # So many keep a GPU busy with a small student; the memory of a pass grows with them.
@@ -132,29 +132,30 @@ def _judge(
 def _update(reader: "StackReader", learners: Sequence[Learner], running: Sequence[int]) -> int:
     """Make one update of each of these adapters, and return how many examples they saw."""
     batches = [learners[at].batch() for at in running]
-    parts = [[(one, weight / len(batch)) for example in batch for one, weight in example] for batch in batches]
-    longest = max(len(one.tokens) for some in parts for one, _ in some)
+    parts = [[part for example in batch for part in example] for batch in batches]
+    longest = max(len(part.question.tokens) for own in parts for part in own)
     at_once = max(1, _MOST_TOKENS // (longest * len(running)))
     at_once = min([at_once, *filter(None, (learners[at].lesson.settings.micro_batch_size for at in running))])
+    shares_N1 = torch.tensor([[1 / len(batch)] for batch in batches])
     losses_N = torch.zeros(len(running))
     reader.read_for(running)
     for start in range(0, max(map(len, parts)), at_once):
         some = [own[start : start + at_once] for own in parts]
         width = max(map(len, some))
-        # Where one adapter has fewer rows than another, a row of its own that weighs nothing fills the gap.
-        filled = [
-            [*own, *[(all_own[0][0], 0.0)] * (width - len(own))] for own, all_own in zip(some, parts, strict=True)
-        ]
-        rows = [one for own in filled for one, _ in own]
-        nats_NB = label_nats(reader, rows, learners[running[0]].lesson.label_tokens).view(-1, width)
-        shares_NB = torch.tensor([[share for _, share in own] for own in filled], device=nats_NB.device)
-        loss_N = (nats_NB * shares_NB).sum(dim=1)
+        rows = [part for own, all_own in zip(some, parts, strict=True) for part in _filled(own, width, all_own[0])]
+        nats_NB = weighted_nats(reader, rows, learners[running[0]].lesson.label_tokens).view(-1, width)
+        loss_N = (nats_NB * shares_N1.to(nats_NB.device)).sum(dim=1)
         reader.backward(loss_N.sum())
         losses_N += loss_N.detach().cpu()
     reader.stack.hand_out_gradients()
     for at, loss in zip(running, losses_N.tolist(), strict=True):
         learners[at].update(loss)
     return sum(map(len, batches))
+
+
+def _filled(parts: Sequence[Part], width: int, any_part: Part) -> list[Part]:
+    """Return as many parts as another adapter has: a row that weighs nothing fills each gap."""
+    return [*parts, *[replace(any_part, weights=dict.fromkeys(any_part.weights, 0.0))] * (width - len(parts))]
 
 
 class StackReader:

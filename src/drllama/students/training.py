@@ -1,6 +1,7 @@
 """The training loop: loss on the label's words only, exact resume, the epoch chosen on dev.
 
-Letters: B rows of a batch, T tokens of a row, K positions of label words, V vocabulary.
+Letters: B rows of a batch, T tokens of a row, G labels that are learnt from them, K positions of label words, V
+vocabulary.
 Nothing here depends on how often the loop was killed: the order of data, dropout and the learning rate are functions
 of (seed, epoch, step), and a checkpoint holds weights, moments and the story so far.
 """
@@ -11,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -30,6 +31,15 @@ CHECKPOINT_EVERY_SECONDS = 60.0
 """And after each epoch."""
 # Examples of like length are batched together within pools of this many batches: little padding, little less chance.
 _POOL_BATCHES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What goes through the student as one row."""
+
+    question: Encoded
+    weights: Mapping[Label, float]
+    """What each label that is learnt from it weighs; their words differ in the last token alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +99,8 @@ class Lesson:
             digest.update(repr((sorted(row.shares.items()), row.weight, question.tokens)).encode())
         return digest.hexdigest()
 
-    def parts(self) -> list[list[tuple[Encoded, float]]]:
-        """Return what each example adds to the loss: itself with each label of its target, and what that weighs.
+    def parts(self) -> list[list[Part]]:
+        """Return what each example adds to the loss, the labels of its target with what they weigh.
 
         The examples' weights have the mean 1.
         """
@@ -100,14 +110,18 @@ class Lesson:
         factors = dict.fromkeys(masses, len(self.rows) / masses.total())
         if self.settings.class_weights == "balanced":
             factors = {label: len(self.rows) / (len(masses) * mass) for label, mass in masses.items()}
-        return [
-            [
-                (_with_label(one, label), row.weight * share * factors[label])
-                for label, share in row.shares.items()
-                if share
-            ]
-            for one, row in zip(self.examples, self.rows, strict=True)
-        ]
+        found = []
+        for question, row in zip(self.examples, self.rows, strict=True):
+            weights = {label: row.weight * share * factors[label] for label, share in row.shares.items() if share}
+            found.append([Part(question=question, weights=some) for some in self._read_at_once(weights)])
+        return found
+
+    def _read_at_once(self, weights: Mapping[Label, float]) -> list[dict[Label, float]]:
+        """Return the labels in groups whose words differ in the last token alone."""
+        groups: dict[tuple[int, ...], dict[Label, float]] = {}
+        for label, weight in weights.items():
+            groups.setdefault(self.label_tokens[label][:-1], {})[label] = weight
+        return list(groups.values())
 
 
 def train_adapter(
@@ -193,7 +207,7 @@ class Learner:
         epochs = self.lesson.settings.epochs
         return epochs if stop_after is None else min(stop_after, epochs)
 
-    def batch(self) -> list[list[tuple[Encoded, float]]]:
+    def batch(self) -> list[list[Part]]:
         """Return the parts of each example of the next update (see ``Lesson.parts``)."""
         return [self._parts[index] for index in self.lesson.batch(self.story.step)]
 
@@ -225,7 +239,7 @@ class Learner:
         return self.checkpoint.content(self.weights, self._optimizer, self.best, self.story)
 
 
-def backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Encoded, float]]], *, step: int) -> float:
+def backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[Part]], *, step: int) -> float:
     """Leave the gradients of one update, and return the batch's mean loss in nats.
 
     An example weighs 1 in the mean of all batches.
@@ -235,22 +249,18 @@ def backward(reader: Reader, lesson: Lesson, batch: Sequence[Sequence[tuple[Enco
         torch.manual_seed(derive_seed(lesson.seed, "dropout", step))
         reader.train()
         for some in micro_batches(reader, lesson, [part for example in batch for part in example]):
-            nats_B = label_nats(reader, [one for one, _ in some], lesson.label_tokens)
-            shares_B = torch.tensor([weight / len(batch) for _, weight in some], device=nats_B.device)
-            loss = (nats_B * shares_B).sum()
+            loss = weighted_nats(reader, some, lesson.label_tokens, share=1 / len(batch)).sum()
             reader.backward(loss)
             loss_sum += loss.item()
         reader.model.eval()
     return loss_sum
 
 
-def micro_batches(
-    reader: Reader, lesson: Lesson, parts: Sequence[tuple[Encoded, float]]
-) -> list[list[tuple[Encoded, float]]]:
+def micro_batches(reader: Reader, lesson: Lesson, parts: Sequence[Part]) -> list[list[Part]]:
     """Return what is in memory at once; on a CPU as little as is run together."""
     groups = [[part] for part in parts]
     if lesson.settings.share_contexts:
-        groups = [[parts[at] for at in group] for group in by_context([one for one, _ in parts])]
+        groups = [[parts[at] for at in group] for group in by_context([part.question for part in parts])]
     if lesson.settings.micro_batch_size is None and reader.one_by_one and reader.model.device.type == "cpu":
         return groups
     ordered = [part for group in groups for part in group]
@@ -258,31 +268,39 @@ def micro_batches(
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def label_nats(reader: Reader, batch: Sequence[Encoded], label_tokens: Mapping[Label, tuple[int, ...]]) -> torch.Tensor:
-    """Return, differentiable, the negative log-likelihood in nats of each question's gold label, [B]."""
-    words = [label_tokens[str(question.example.label)] for question in batch]
+def weighted_nats(
+    reader: Reader, parts: Sequence[Part], label_tokens: Mapping[Label, tuple[int, ...]], *, share: float = 1.0
+) -> torch.Tensor:
+    """Return, differentiable, the negative log-likelihood in nats of each part's labels, [B].
+
+    Those of several labels are added up; each is multiplied by its weight and by ``share``.
+    """
+    beginnings = [label_tokens[next(iter(part.weights))][:-1] for part in parts]
     rows = [
-        Row(tokens=(*question.tokens, *word[:-1]), context=question.split, shared=question.split)
-        for question, word in zip(batch, words, strict=True)
+        Row(tokens=(*part.question.tokens, *words), context=part.question.split, shared=part.question.split)
+        for part, words in zip(parts, beginnings, strict=True)
     ]
-    # The logits at position t tell the token at t + 1, so the label's first word is told by the prompt's last token.
-    starts = [len(question.tokens) - 1 for question in batch]
-    longest = max(map(len, words))
+    # The logits at position t tell the token at t + 1, so a label's first word is told by the prompt's last token.
+    longest = 1 + max(map(len, beginnings))
     asked_BK = torch.tensor(
-        [[start + min(at, len(word) - 1) for at in range(longest)] for start, word in zip(starts, words, strict=True)]
+        [
+            [len(part.question.tokens) - 1 + min(at, len(words)) for at in range(longest)]
+            for part, words in zip(parts, beginnings, strict=True)
+        ]
     )
-    gold_BK = torch.tensor([[*word, *[word[-1]] * (longest - len(word))] for word in words])
-    real_BK = torch.tensor([[at < len(word) for at in range(longest)] for word in words])
+    learnt = [
+        (at, label_tokens[label], weight * share)
+        for at, part in enumerate(parts)
+        for label, weight in part.weights.items()
+    ]
+    of_G = torch.tensor([at for at, _, _ in learnt])
+    gold_GK = torch.tensor([[*words, *[words[-1]] * (longest - len(words))] for _, words, _ in learnt])
+    weights_GK = torch.tensor([[weight * (at < len(words)) for at in range(longest)] for _, words, weight in learnt])
     logits_BKV = reader.logits(rows, asked_BK)
-    gold_BK, real_BK = gold_BK.to(logits_BKV.device), real_BK.to(logits_BKV.device)
-    nats_BK = -torch.log_softmax(logits_BKV.float(), dim=-1).gather(2, gold_BK[:, :, None])[:, :, 0]
-    return (nats_BK * real_BK).sum(dim=1)
-
-
-def _with_label(question: Encoded, label: Label) -> Encoded:
-    if question.example.label == label:
-        return question
-    return replace(question, example=replace(question.example, label=label))
+    of_G, gold_GK, weights_GK = (tensor.to(logits_BKV.device) for tensor in (of_G, gold_GK, weights_GK))
+    nats_BKV = -torch.log_softmax(logits_BKV.float(), dim=-1)
+    nats_GK = nats_BKV[of_G].gather(2, gold_GK[:, :, None])[:, :, 0]
+    return nats_GK.new_zeros(len(parts)).index_add(0, of_G, (nats_GK * weights_GK).sum(dim=1))
 
 
 def _rate_share(step: int, total: int, warmup_share: float) -> float:
