@@ -16,6 +16,7 @@ from tiny_student import YES_NO_MAYBE, example, questions, student_of, task_of
 
 OPENING = {
     "context-first.v1": "Answer:",
+    "question-twice.v1": "Answer:",
     "paper.v1": "the answer to the question given the context is",
     "alpaca.v1": "### Response:",
 }
@@ -48,15 +49,18 @@ def kept_of(tokenizer, encoded, prompt):
     text = read_by(tokenizer, encoded)
     if prompt == "paper.v1":
         return text.removesuffix(f" {OPENING[prompt]}").partition(" context: ")[2]
-    return text.removeprefix("Context: ").partition("\nQuestion: ")[0]
+    before, _, rest = text.partition("Context: ")
+    assert not before or prompt == "question-twice.v1"
+    return rest.partition("\nQuestion: ")[0]
 
 
-@pytest.mark.parametrize("prompt", ["context-first.v1", "paper.v1"])
+@pytest.mark.parametrize("prompt", ["context-first.v1", "question-twice.v1", "paper.v1"])
 @pytest.mark.parametrize("keep", ["start", "end"])
 @pytest.mark.parametrize("kind", CONTEXTS)
 def test_a_long_context_loses_sentences_at_one_end_and_nothing_else(tokenizer, kind, keep, prompt):
     context = CONTEXTS[kind].strip()
-    for max_tokens in (80, 131, 200):
+    again = len(tokenizer(QUESTION)["input_ids"]) if prompt == "question-twice.v1" else 0
+    for max_tokens in (80 + again, 131 + again, 200 + again):
         encoded = encoder(tokenizer, prompt=prompt, max_tokens=max_tokens, keep_context=keep).encode(
             example(QUESTION, context)
         )
@@ -217,6 +221,17 @@ def test_the_context_s_tokens_come_first_and_are_the_same_for_every_question_abo
             assert tokenizer.decode(one.tokens[one.split :]).startswith(f"Question: {one.example.question}\n")
 
 
+def test_a_question_asked_twice_is_split_before_it_is_asked_again(tokenizer):
+    made = encoder(tokenizer, max_tokens=256, prompt="question-twice.v1")
+    for context in ("It rose.", "It rose. Question: Did it? (0)", "试验发现了很小的效果"):
+        for asked in ("Did it?", "fell it", "(1) and what?", "有效吗？"):
+            one = made.encode(example(asked, context))
+            assert tokenizer.decode(one.tokens[: one.split]) == f"Question: {asked}\nContext: {context}\n"
+            assert tokenizer.decode(one.tokens[one.split :]) == f"Question: {asked}\nAnswer:"
+    assert made.encode(example("Did it?")).split == 0
+
+
 def test_where_no_context_comes_first_nothing_is_shared(tokenizer):
     assert encoder(tokenizer).encode(example("Did it?")).split == 0
-    assert encoder(tokenizer, prompt="paper.v1").encode(example("Did it?", "It rose.")).split == 0
+    for prompt in ("paper.v1", "alpaca.v1"):
+        assert encoder(tokenizer, prompt=prompt, max_tokens=400).encode(example("Did it?", "It rose.")).split == 0

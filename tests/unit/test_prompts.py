@@ -13,6 +13,10 @@ HOSTILE = "{{ 7 * 7 }} {% for x in y %} {# gone? #} <b>&amp;</b> {{ question }} 
     [
         ("context-first.v1", "Context: It fell.\nQuestion: Did it fall?\nAnswer:"),
         (
+            "question-twice.v1",
+            "Question: Did it fall?\nContext: It fell.\nQuestion: Did it fall?\nAnswer:",
+        ),
+        (
             "paper.v1",
             "question: Did it fall? context: It fell. the answer to the question given the context is",
         ),
@@ -33,6 +37,10 @@ def test_a_student_reads(version, text):
     [
         ("context-first.v1", "Context: C.\nQuestion: What helps?\nA. aspirin\nB. water\nAnswer:"),
         (
+            "question-twice.v1",
+            "Question: What helps?\nContext: C.\nQuestion: What helps?\nA. aspirin\nB. water\nAnswer:",
+        ),
+        (
             "paper.v1",
             "question: What helps? A. aspirin B. water context: C. the answer to the question given the context is",
         ),
@@ -47,6 +55,7 @@ def test_a_template_is_never_edited_after_a_result_used_it():
     assert {version: student_prompt(version).sha256 for version in prompt_versions("student")} == {
         "alpaca.v1": "112164bf4bc8146167320ced27e56b0c7005a83cbae0f7905c440559fc1d8297",
         "context-first.v1": "adf33cac78440b84a5920bd22f076cb23cba04045b942089a9af8c6f3f2c3e64",
+        "question-twice.v1": "2e1e04be8e7abad03c40a6621a05f17e134d97ccda3fb15b4b802971efdb5c34",
         "paper.v1": "ef732fc250286b83d97c1ea11489aca434ad4e1d06f0699b67f4f1d1c8eae4a7",
     }
 
@@ -54,7 +63,7 @@ def test_a_template_is_never_edited_after_a_result_used_it():
 @pytest.mark.parametrize("version", prompt_versions("student"))
 def test_texts_of_the_data_are_never_read_as_a_template(version):
     text = student_prompt(version).render(question=HOSTILE, context=HOSTILE, options=[("A", HOSTILE)])
-    assert text.count(HOSTILE) == 3
+    assert text.count(HOSTILE) == (4 if version == "question-twice.v1" else 3)
     assert "49" not in text
 
 

@@ -33,7 +33,8 @@ class Student(Section):
     revision: str | None = None
     """A Hub model's branch, tag or commit."""
     prompt: str = "context-first.v1"
-    """The template: ``context-first.v1``, ``paper.v1``, or ``alpaca.v1`` for models that were trained like Alpaca."""
+    """The template: ``context-first.v1``; ``question-twice.v1``, with the question before the context too;
+    ``paper.v1``, with it there alone; or ``alpaca.v1`` for models that were trained like Alpaca."""
     chat: Literal["auto", "yes", "no"] = "auto"
     """Whether the prompt stands in the model's chat template, behind the task's instruction; ``auto``: where the model
     has one, as instruction-tuned models do."""

@@ -20,8 +20,8 @@ class Encoded:
     tokens: tuple[int, ...]
     """The whole input; the answer's first token would come next."""
     split: int
-    """How many of the tokens stand before the question's part: the context's, the same for every question about it.
-    0 where the context doesn't come first, or there is none."""
+    """How many of the tokens stand before the question's part: the context's, and what stands before it. 0 where no
+    question stands behind the context, or there is none."""
     truncated_tokens: int
     """Tokens of the context that were cut off."""
 
@@ -56,8 +56,8 @@ class Encoder:
     label_tokens: Mapping[Label, tuple[int, ...]]
     """The tokens of each label's words as they follow the prompt."""
     opening: tuple[int, ...]
-    """The tokens with which the question's part begins, whatever context and question; none where the context doesn't
-    come first."""
+    """The tokens with which the question's part begins, whatever context and question; none where no question stands
+    behind the context."""
 
     def encode(self, example: Example) -> Encoded | Unfit:
         """Return the example's tokens, the context cut at a sentence boundary where it is too long.
@@ -171,12 +171,14 @@ def _opening(tokenizer: Any, phrasing: Phrasing) -> tuple[int, ...]:  # noqa: AN
     def tokens_of(*, question: str, context: str) -> tuple[int, ...]:
         return _token_ids(tokenizer, phrasing.text(question=question, context=context), phrasing)
 
-    by_question = [tokens_of(question=one, context=contexts[0]) for one in asked]
-    by_context = [tokens_of(question=asked[0], context=one)[::-1] for one in contexts]
-    end = _num_alike(by_question)
-    start = len(by_question[0]) - _num_alike(by_context)
+    tails = []
+    for one in asked:
+        backwards = [tokens_of(question=one, context=context)[::-1] for context in contexts]
+        tails.append(backwards[0][: _num_alike(backwards)][::-1])
+    if len(set(tails)) == 1:
+        return ()  # No question stands behind the context.
     # Without the line's end: a question that has no context begins the input.
-    return tuple(dropwhile(lambda token: not tokenizer.decode([token]).strip(), by_question[0][start:end]))
+    return tuple(dropwhile(lambda token: not tokenizer.decode([token]).strip(), tails[0][: _num_alike(tails)]))
 
 
 def _num_alike(rows: Sequence[Sequence[int]]) -> int:
