@@ -109,10 +109,15 @@ class Cells:
             ahead += min(self._steps.score_ahead(self._splits.test, key) for key in keys)
         return ahead
 
-    def forecast(self, planned: Iterable[PlannedCell], *, of_bare: int) -> str | None:
-        """Return in a line what these cells and so many questions to the bare student take; None: none is ahead."""
+    def forecast(
+        self, planned: Iterable[PlannedCell], *, of_bare: int, before: Sequence[tuple[Steps, Training]] = ()
+    ) -> str | None:
+        """Return in a line what these cells and so many questions to the bare student take; None: none is ahead.
+
+        ``before`` them comes what is trained to choose what the teacher works on.
+        """
         missing = [cell for cell in planned if not (self._folder and self._folder.has(cell.fingerprint))]
-        ahead = [(self._steps, one) for cell in missing for one in cell.trainings.values()]
+        ahead = [*before, *((self._steps, one) for cell in missing for one in cell.trainings.values())]
         asked = Asked(questions=len(self._splits.test), students=len(missing), of_bare=of_bare)
         return Steps.forecast(self._student, ahead, asked=asked)
 

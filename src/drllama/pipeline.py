@@ -128,11 +128,14 @@ def foretell(recipe: Recipe, *, kept: Kept, progress: Progress) -> str:
     stock = expected_stock(splits.train, recipe.augment, seed=recipe.seed)
     arms, work = arms_of(recipe.augment, recipe.finetune, stock), _cells(scene, kept)
     planned = work.planned(arms, stock)
+    spots = _weak_spots(scene)
+    choosing = spots.trainings() if spots else []
     progress.work("training a few rows, to be thrown away")
     asked = sum(map(scene.steps.score_ahead, (splits.test, splits.dev) if recipe.augment else (splits.test,)))
-    told = work.forecast(planned, of_bare=round(asked)) or "nothing ahead: all of them are trained"
+    told = work.forecast(planned, of_bare=round(asked), before=choosing) or "nothing ahead: all of them are trained"
     names = ", ".join(arm.id for arm in arms)
-    return f"students to train: {len(planned)} (arms: {names}; seeds: {recipe.seeds}); {told}"
+    more = f", and at most {len(choosing)} more that choose what the teacher works on" if choosing else ""
+    return f"students to train: {len(planned)} (arms: {names}; seeds: {recipe.seeds}){more}; {told}"
 
 
 def audit(
@@ -221,19 +224,24 @@ def _taught(
     recipe, splits, task = scene.recipe, scene.splits, scene.task
     if recipe.augment is None:
         return None, None
-    choose = None
-    if recipe.augment.select.by != "all":
-        choose = WeakSpots(
-            recipe,
-            splits,
-            task,
-            student=scene.student,
-            store=scene.store,
-            guard=lambda rows: _guarded(scene, rows, f"{recipe.name}-before-rounds"),
-            progress=scene.progress,
-        )
     lesson = teaching.Lesson(recipe=recipe, splits=splits, task=task, decisions=tuple(decisions))
-    return teaching.teach(lesson, replies=replies, limits=limits, progress=scene.progress, choose=choose)
+    return teaching.teach(lesson, replies=replies, limits=limits, progress=scene.progress, choose=_weak_spots(scene))
+
+
+def _weak_spots(scene: _Scene) -> WeakSpots | None:
+    """Return what chooses the questions that the teacher works on; None: it works on all."""
+    recipe = scene.recipe
+    if recipe.augment is None or recipe.augment.select.by == "all":
+        return None
+    return WeakSpots(
+        recipe,
+        scene.splits,
+        scene.task,
+        student=scene.student,
+        store=scene.store,
+        guard=lambda rows: _guarded(scene, rows, f"{recipe.name}-before-rounds"),
+        progress=scene.progress,
+    )
 
 
 def _stock(scene: _Scene, sifted: teaching.Sifted | None) -> Stock:

@@ -47,6 +47,18 @@ class WeakSpots:
         """Return the sources of the round after which dev was best; an example chosen twice stands there twice."""
         return self._best[1] if self._best else self._asked
 
+    def trainings(self) -> list[tuple[Steps, Training]]:
+        """Return what all rounds train to choose by, at most, as if the teacher's rows were none yet.
+
+        Raises:
+            DataError: there are more folds than documents.
+        """
+        of_round = [lesson for _, lesson in self._lessons(())]
+        if self._settings.rounds > 1:
+            steps = self._steps(self._splits)
+            of_round.append((steps, self._training(steps, self._splits.train, ())))
+        return of_round * self._settings.rounds
+
     def __call__(self, kept: Sequence[Candidate]) -> tuple[Example, ...] | None:
         """Return the sources so far and those of the next round; None: no round is left, or the last one didn't help.
 
@@ -91,22 +103,25 @@ class WeakSpots:
 
     def _out_of_fold(self, kept: Sequence[Candidate]) -> list[Prediction]:
         """Return the answers to all training examples, each by a student that saw neither it nor its document."""
-        train = self._splits.train
-        try:
-            parts = folds_of(train, number=self._settings.folds)
-        except ValueError as error:
-            raise DataError(f"augment.select.folds {self._settings.folds}: {error}; set it lower") from error
-        lessons = [(part, self._without(part, kept)) for part in parts]
+        train, lessons = self._splits.train, self._lessons(kept)
         self._progress.expect(sum(steps.training_ahead(lesson) + len(part) for part, (steps, lesson) in lessons))
         answers: dict[int, Prediction] = {}
         for number, (part, (steps, lesson)) in enumerate(lessons, start=1):
             tuned = steps.finetuned(self._student, lesson, self._progress)
             self._student.wear(tuned.folder / "adapter")
             asked = [train[place] for place in part]
-            who = f"the training questions of part {number} of {len(parts)}"
+            who = f"the training questions of part {number} of {len(lessons)}"
             found = steps.scored(self._student, asked, who, self._progress, tuned.record.key)
             answers.update(zip(part, found.result, strict=True))
         return [answers[place] for place in range(len(train))]
+
+    def _lessons(self, kept: Sequence[Candidate]) -> list[tuple[list[int], tuple[Steps, Training]]]:
+        """Return parts of the training examples, by place, and of each what is trained without it."""
+        try:
+            parts = folds_of(self._splits.train, number=self._settings.folds)
+        except ValueError as error:
+            raise DataError(f"augment.select.folds {self._settings.folds}: {error}; set it lower") from error
+        return [(part, self._without(part, kept)) for part in parts]
 
     def _without(self, part: Sequence[int], kept: Sequence[Candidate]) -> tuple[Steps, Training]:
         train = self._splits.train

@@ -412,6 +412,25 @@ def test_a_plan_tells_of_the_training_only_if_asked_to(drllama, monkeypatch):
     assert (script.trainings, script.asked) == (0, [])
 
 
+def test_a_plan_counts_the_students_that_choose_what_the_teacher_works_on(drllama, monkeypatch):
+    recipe_for(REPLAY, "augment: {arms: [none, new], select: {by: errors, folds: 4, rounds: 2}}\n")
+    monkeypatch.setattr(plugins, "make_student", Script().make_student)
+
+    def told(*settings):
+        line = plan_of(drllama, monkeypatch, "--training", *settings).out.splitlines()[-1]
+        students, minutes = line.split("; about ")
+        return students.split(")")[1], int(minutes.split()[0])
+
+    found = [told(), told("--set", "augment.select.rounds=1"), told("--set", "augment.select={}")]
+    assert [students for students, _ in found] == [
+        ", and at most 10 more that choose what the teacher works on",
+        ", and at most 4 more that choose what the teacher works on",
+        "",
+    ]
+    (two_rounds, one_round, none) = (minutes for _, minutes in found)
+    assert two_rounds > one_round > none
+
+
 def test_a_plan_of_a_recipe_without_a_teacher_tells_of_the_training_alone(drllama, monkeypatch):
     write_recipe(Path("recipe.yaml"), "questions.jsonl")
     assert "the recipe names no teacher" in drllama("plan", "recipe.yaml").err
