@@ -47,6 +47,8 @@ class Invented:
     question: str
     label: Label
     long_answer: str
+    options: tuple[str, ...] = ()
+    """In the order of the labels; none where they speak for themselves."""
 
 
 def reply_schema(fields: Mapping[str, object]) -> dict[str, object]:
@@ -65,10 +67,12 @@ def rewrite_schema(*, retell_context: bool) -> dict[str, object]:
     return reply_schema({name: {"type": "string"} for name in names})
 
 
-def new_schema(labels: Sequence[Label], count: int) -> dict[str, object]:
+def new_schema(labels: Sequence[Label], count: int, *, with_options: bool) -> dict[str, object]:
     """Return the JSON schema of ``count`` new questions."""
-    text = {"type": "string"}
-    item = reply_schema({"question": text, "label": {"enum": list(labels)}, "long_answer": text})
+    text, number = {"type": "string"}, len(labels)
+    options = {"options": {"type": "array", "items": text, "minItems": number, "maxItems": number}}
+    fields = {"question": text, **(options if with_options else {}), "label": {"enum": list(labels)}}
+    item = reply_schema({**fields, "long_answer": text})
     return reply_schema({"items": {"type": "array", "items": item, "minItems": count, "maxItems": count}})
 
 
@@ -98,7 +102,7 @@ def parse_rewrite(text: str, *, retell_context: bool) -> Retold | Unparsed:
     return Retold(question=question, long_answer=long_answer, context=rest[0] if rest else None)
 
 
-def parse_new(text: str, task: Task) -> list[Invented | Unparsed] | Unparsed:
+def parse_new(text: str, task: Task, *, with_options: bool) -> list[Invented | Unparsed] | Unparsed:
     """Return the new questions in a reply, each readable or not by itself."""
     found = _object(text)
     if isinstance(found, Unparsed):
@@ -106,7 +110,7 @@ def parse_new(text: str, task: Task) -> list[Invented | Unparsed] | Unparsed:
     items = found.get("items")
     if not isinstance(items, list) or not items:
         return Unparsed(text=text, reason="no list 'items'")
-    return [_invented(item, task) for item in items]
+    return [_invented(item, task, with_options=with_options) for item in items]
 
 
 def parse_answer(text: str, task: Task) -> Label | Unparsed:
@@ -231,14 +235,38 @@ def _names(text: str, label: Label) -> bool:
     return not _is_letter(label) and holds_word(text, label)
 
 
-def _invented(item: object, task: Task) -> Invented | Unparsed:
+def _invented(item: object, task: Task, *, with_options: bool) -> Invented | Unparsed:
     if not isinstance(item, dict):
         return Unparsed(text=_shown(item), reason="an item that isn't an object")
     question, label, long_answer = _text(item, "question"), _label(item, task), _text(item, "long_answer")
     for one in (question, label, long_answer):
         if isinstance(one, Unparsed):
             return one
-    return Invented(question=str(question), label=str(label), long_answer=str(long_answer))
+    options = _options(item, task) if with_options else ()
+    if isinstance(options, Unparsed):
+        return options
+    return Invented(question=str(question), label=str(label), long_answer=str(long_answer), options=options)
+
+
+def _options(item: Mapping[str, object], task: Task) -> tuple[str, ...] | Unparsed:
+    found = item.get("options")
+    if not isinstance(found, list) or len(found) != len(task.labels):
+        return Unparsed(text=_shown(item), reason=f"no list 'options' of {len(task.labels)} texts")
+    texts = [_text({"options": one}, "options") for one in found]
+    for one in texts:
+        if isinstance(one, Unparsed):
+            return Unparsed(text=_shown(item), reason="an option is empty or no text")
+    options = [str(one) for one in texts]
+    # A name that was written all the same would be read twice.
+    bare = [
+        regex.sub(rf"\A{regex.escape(label)}[.):]\s+", "", one, flags=regex.IGNORECASE)
+        for label, one in zip(task.labels, options, strict=True)
+    ]
+    if all(len(cut) < len(one) for cut, one in zip(bare, options, strict=True)):
+        options = bare
+    if len(set(map(str.casefold, options))) < len(options):
+        return Unparsed(text=_shown(item), reason="two options are the same")
+    return tuple(options)
 
 
 def _label(found: Mapping[str, object], task: Task) -> Label | Unparsed:

@@ -55,7 +55,7 @@ def asked(folder):
 def items_of(attempt):
     if "failure" in attempt or attempt["request"]["prompt"] != "new.v1":
         return 1
-    items = parse_new(attempt["reply"]["text"], TASK)
+    items = parse_new(attempt["reply"]["text"], TASK, with_options=False)
     return len(items) if isinstance(items, list) else 1
 
 

@@ -119,6 +119,15 @@ def test_a_long_run_of_words_gives_a_retold_context_away():
     assert how(written("是这样吗？", context=chinese, method="rewrite")) == "n-gram"
 
 
+def test_a_long_run_of_words_in_an_answer_option_gives_it_away():
+    option = "no treatment at all, since nothing is known that would shorten the illness by a day or more"
+    held_out = [dataclasses.replace(real("What would you give?"), options=("aspirin", option))]
+    for options, found in ((("rest", f"First, {option}."), "n-gram"), (("rest", "tea"), None)):
+        assert how(dataclasses.replace(written("Which one helps?"), options=options), held_out) == found
+        # A rewrite has its parent's options, which its teacher didn't write.
+        assert how(dataclasses.replace(written("Which helps?", method="rewrite"), options=options), held_out) is None
+
+
 def test_a_run_of_words_that_many_held_out_documents_have_is_idiom():
     idiom = "the aim of this study was to evaluate the effect of the treatment on the outcome"
     held_out = [real(OTHERS[0], context=f"First, {idiom}. One."), real(OTHERS[1], context=f"Here {idiom}. Two.")]

@@ -167,7 +167,7 @@ def test_an_answer_never_gets_a_default_label(asked, text, reason):
 def test_new_questions_are_readable_one_by_one():
     good = {"question": "Is it so?", "label": "No", "long_answer": "It isn't."}
     items = [good, {**good, "label": "perhaps"}, "a text", {"question": "Is it?"}, good]
-    first, *bad, last = parse_new(json.dumps({"items": items}), MEDICAL)
+    first, *bad, last = parse_new(json.dumps({"items": items}), MEDICAL, with_options=False)
     assert first == last == Invented(question="Is it so?", label="no", long_answer="It isn't.")
     assert [one.reason for one in bad] == [
         "label not one of yes, no, maybe",
@@ -176,9 +176,33 @@ def test_new_questions_are_readable_one_by_one():
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["rest ", "tea", "A. milk", "a"], ("rest", "tea", "A. milk", "a")),
+        (["A. rest", "b) tea", "C: milk", "D.  none"], ("rest", "tea", "milk", "none")),
+        (["B. rest", "A. tea", "C. milk", "D. none"], ("B. rest", "A. tea", "C. milk", "D. none")),
+        (["rest", "tea", "milk"], "no list 'options' of 4 texts"),
+        ("rest, tea, milk, none", "no list 'options' of 4 texts"),
+        (None, "no list 'options' of 4 texts"),
+        (["rest", "tea", "milk", " "], "an option is empty or no text"),
+        (["rest", "tea", "milk", 4], "an option is empty or no text"),
+        (["rest", "tea", "milk", "Tea "], "two options are the same"),
+    ],
+)
+def test_new_questions_need_an_option_for_each_label(options, found):
+    item = {"question": "What helps?", "options": options, "label": "b", "long_answer": "It does."}
+    (read,) = parse_new(json.dumps({"items": [item]}), LETTERS, with_options=True)
+    if isinstance(found, str):
+        assert read.reason == found
+        assert "What helps?" in read.text
+    else:
+        assert read == Invented(question="What helps?", label="B", long_answer="It does.", options=found)
+
+
 @pytest.mark.parametrize("value", [{"items": []}, {"items": {}}, {"items": None}, {"question": "Is it?"}, {}])
 def test_a_reply_without_items_is_unreadable_as_a_whole(value):
-    assert parse_new(json.dumps(value), MEDICAL).reason == "no list 'items'"
+    assert parse_new(json.dumps(value), MEDICAL, with_options=False).reason == "no list 'items'"
 
 
 @pytest.mark.parametrize(
@@ -198,7 +222,7 @@ def test_a_reply_without_items_is_unreadable_as_a_whole(value):
     ],
 )
 def test_a_long_or_deep_reply_is_unreadable_and_nothing_worse(text):
-    for found in (rewrite(text), parse_new(text, MEDICAL), parse_answer(text, MEDICAL)):
+    for found in (rewrite(text), parse_new(text, MEDICAL, with_options=True), parse_answer(text, MEDICAL)):
         assert isinstance(found, Unparsed)
 
 
@@ -211,6 +235,6 @@ def test_schemas_ask_for_exactly_what_is_read():
     assert rewrite_schema(retell_context=True)["required"] == ["question", "long_answer", "context"]
     assert rewrite_schema(retell_context=False)["required"] == ["question", "long_answer"]
     assert answer_schema(CHINESE.labels)["properties"] == {"label": {"enum": ["是", "否", "不确定"]}}
-    items = new_schema(MEDICAL.labels, 2)["properties"]["items"]
+    items = new_schema(MEDICAL.labels, 2, with_options=False)["properties"]["items"]
     assert (items["minItems"], items["maxItems"]) == (2, 2)
     assert items["items"]["additionalProperties"] is False

@@ -80,11 +80,26 @@ def test_the_wanted_balance_and_number_are_told():
     assert "Write 1 new question on" in text_of(WRITER.new(EXAMPLE, TASK, AUGMENT, New(per_item=1), 0))
 
 
-@pytest.mark.parametrize("kind", ["rewrite", "answer"])
+@pytest.mark.parametrize("kind", ["rewrite", "new", "answer"])
 def test_answer_options_are_shown_with_their_letters(kind):
     task = replace(TASK, labels=("A", "B"))
     text = text_of(requests(replace(EXAMPLE, options=("aspirin", HOSTILE), label="B"), task)[kind])
     assert f"A. aspirin\nB. {HOSTILE}\n" in text
+
+
+def test_new_questions_with_options_are_asked_with_context_and_without():
+    task, one = replace(TASK, labels=("A", "B")), replace(EXAMPLE, options=("aspirin", "rest"), label="B")
+    asked = requests(one, task)["new"]
+    assert (asked.prompt, asked.prompt_sha256) == ("new-options.v1", teacher_prompt("new-options.v1").sha256)
+    text = text_of(asked)
+    assert "Write 2 new questions that this context answers, about something else" in text
+    assert "Give each 2 options" in text
+    assert CONCLUSION not in text
+    bare = text_of(requests(replace(one, context=""), task)["new"])
+    assert "Context" not in bare
+    assert "Write 2 new questions on the same subject" in bare
+    options = asked.schema["properties"]["items"]["items"]["properties"]["options"]
+    assert (options["minItems"], options["maxItems"]) == (2, 2)
 
 
 @pytest.mark.parametrize("version", prompt_versions("teacher"))

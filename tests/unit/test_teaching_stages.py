@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from drllama import teachers
-from drllama.errors import DataError, RecipeError, TeacherFailure
+from drllama.errors import DataError, TeacherFailure
 from drllama.recipe import Augment, New, Recipe, Rewrite
 from drllama.replies import RequestStore
 from drllama.stages.audit import audit_teacher
@@ -299,14 +299,32 @@ def test_rows_that_read_alike_get_candidates_of_their_own(settings):
     assert len({one.example.question for one in found.candidates}) == len(found.candidates) == 4
 
 
-def test_new_questions_with_answer_options_are_refused_before_anything_is_asked():
-    train = [example(0, label="yes", options=("so", "not so", "both"))]
-    with pytest.raises(RecipeError, match=r"augment\.new: .* set augment\.new to null"):
-        augmented(good, Augment(), train=train)
-    with pytest.raises(RecipeError, match=r"augment\.new"):
-        first_requests(WRITER, train, TASK, Augment())
-    found, _ = augmented(good, REWRITE_ONLY, train=train)
-    assert {one.example.options for one in found.candidates} == {("so", "not so", "both")}
+def test_new_questions_have_answer_options_where_their_source_has_them():
+    def asked(request):
+        if request.prompt != "new-options.v1":
+            return good(request)
+        items = [
+            {
+                "question": "Which helps?",
+                "options": [f"rest {place}", "tea", "nothing"],
+                "label": "no",
+                "long_answer": "So.",
+            }
+            for place in (0, 1)
+        ]
+        return json.dumps({"items": items})
+
+    train = [example(0, label="yes", options=("so", "not so", "both")), example(1)]
+    found, _ = augmented(asked, Augment(rewrite=Rewrite(), new=New(per_item=2)), train=train)
+    assert [(one.example.origin.method, one.prompt, one.example.options) for one in found.candidates] == [
+        ("rewrite", "rewrite.v1", ("so", "not so", "both")),
+        ("new", "new-options.v1", ("rest 0", "tea", "nothing")),
+        ("new", "new-options.v1", ("rest 1", "tea", "nothing")),
+        ("rewrite", "rewrite.v1", ()),
+        ("new", "new.v1", ()),
+        ("new", "new.v1", ()),
+    ]
+    assert (found.duplicates, found.unparsed) == (0, ())
 
 
 def test_an_augmentation_without_any_reply_is_an_error():

@@ -161,7 +161,7 @@ class _Runs:
         import numpy as np
 
         self._num_words = num_words
-        texts, numbers = _passages(rows, lambda row: (row.question, row.context))
+        texts, numbers = _passages(rows, lambda row: (row.question, row.context, *row.options))
         documents: dict[str, int] = {}
         document_N = np.array([documents.setdefault(row.group, len(documents)) for row in rows], dtype=np.int64)
         hashes, found = _all_windows(texts, num_words)
@@ -199,10 +199,10 @@ class _Runs:
 
 
 def _own_texts(example: Example) -> tuple[str, ...]:
-    """Return what was written for this example: the context of a new question is that of a training row."""
+    """Return what was written for this example: a new question's context, a rewrite's options are a training row's."""
     match example.origin:
         case Synthetic(method="new"):
-            return (example.question,)
+            return (example.question, *example.options)
         case _:
             return (example.question, example.context)
 

@@ -99,7 +99,7 @@ class New(Section):
     """New questions on the training contexts."""
 
     prompt: str = "new.v1"
-    """The template."""
+    """The template; questions with answer options have one of their own, ``new-options.v1``."""
     per_item: Whole = Field(2, ge=1)
     """New questions on each training context."""
     balance: dict[LabelText, Annotated[Real, Field(ge=0)]] | None = None

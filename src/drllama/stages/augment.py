@@ -71,7 +71,7 @@ class _Harvest:
     unparsed: list[UnparsedReply] = field(default_factory=list)
     failed: list[FailedRequest] = field(default_factory=list)
     questions: set[tuple[str, str, str]] = field(default_factory=set)
-    """Parent, method and normalised question of all that is readable."""
+    """Parent, method and normalised question, with its options, of all that is readable."""
     duplicates: int = 0
     given: int = 0
     """Items of all replies, readable or not; a failed request counts as one."""
@@ -95,8 +95,7 @@ async def augment_examples(
 
     Raises:
         TeacherFailure: no request got a reply.
-        RecipeError: new questions are wanted of training examples with answer options, or in shares of labels that
-            there aren't.
+        RecipeError: new questions are wanted in shares of labels that there aren't.
     """
     orders = _orders(train, task, settings)
     harvest = _Harvest(readable=[[] for _ in orders])
@@ -164,18 +163,22 @@ def _read(
         assert settings.rewrite is not None
         found = [parse_rewrite(outcome.text, retell_context=settings.rewrite.retell_context)]
     else:
-        items = parse_new(outcome.text, task)
+        items = parse_new(outcome.text, task, with_options=bool(order.parent.options))
         found = [items] if isinstance(items, Unparsed) else items
     harvest.given += len(found)
     for at, item in enumerate(found):
         if isinstance(item, Unparsed):
             harvest.unparsed.append(UnparsedReply(asking=asking, place=at, unparsed=item))
-        elif (same := (order.parent.id, order.method, normalise(item.question))) in harvest.questions:
+        elif (same := (order.parent.id, order.method, _asked(item))) in harvest.questions:
             harvest.duplicates += 1
         else:
             harvest.questions.add(same)
             example = example_of(item, order.parent, call=asking.call, place=at)
             harvest.readable[place].append(Candidate(example=example, prompt=asking.prompt, rollout=asking.rollout))
+
+
+def _asked(item: Retold | Invented) -> str:
+    return normalise("\n".join((item.question, *(item.options if isinstance(item, Invented) else ()))))
 
 
 def example_of(item: Retold | Invented, parent: Example, *, call: str, place: int) -> Example:
@@ -189,13 +192,13 @@ def example_of(item: Retold | Invented, parent: Example, *, call: str, place: in
                 context=parent.context if context is None else context,
                 origin=Synthetic(method="rewrite", parents=(parent.id,), call=call, place=place),
             )
-        case Invented(question=question, label=label, long_answer=long_answer):
+        case Invented(question=question, label=label, long_answer=long_answer, options=options):
             return replace(
                 parent,
                 question=question,
                 label=label,
                 long_answer=long_answer,
-                options=(),
+                options=options,
                 origin=Synthetic(method="new", parents=(parent.id,), call=call, place=place),
             )
 
@@ -214,11 +217,6 @@ def first_requests(
 def _orders(train: Sequence[Example], task: Task, settings: Augment) -> list[_Order]:
     sections: tuple[tuple[Method, Rewrite | New | None], ...] = (("rewrite", settings.rewrite), ("new", settings.new))
     wanted = {method: section.per_item for method, section in sections if section}
-    if "new" in wanted and any(example.options for example in train):
-        raise RecipeError(
-            "augment.new: a new question would need answer options of its own, and no template writes them yet; "
-            "set augment.new to null for questions with options"
-        )
     strange = [label for label in (settings.new and settings.new.balance) or () if label not in task.labels]
     if strange:
         raise RecipeError(

@@ -22,6 +22,8 @@ from drllama.recipe import (
 from drllama.types import Example, FailureKind, Message, ReplyForm, Task, TeacherRequest
 from drllama.types import Sampling as SentSampling
 
+_NEW_WITH_OPTIONS = "new-options.v1"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correspondent:
@@ -51,18 +53,20 @@ class Correspondent:
         return self._request(settings.prompt, values, schema, augment.sampling, rollout)
 
     def new(self, example: Example, task: Task, augment: Augment, settings: New, rollout: int) -> TeacherRequest:
-        """Return the request for new questions on a training example's context."""
+        """Return the request for new questions on a training example's context; with options if it has them."""
         shares = settings.balance or {}
         values = {
             "instruction": task.instruction,
             "labels": task.labels,
             "context": example.context,
             "question": example.question,
+            "options": _options(example, task),
             "count": settings.per_item,
             "balance": ", ".join(f"{label} {share:.0%}" for label, share in shares.items()),
         }
-        schema = new_schema(task.labels, settings.per_item)
-        return self._request(settings.prompt, values, schema, augment.sampling, rollout)
+        schema = new_schema(task.labels, settings.per_item, with_options=bool(example.options))
+        prompt = _NEW_WITH_OPTIONS if example.options else settings.prompt
+        return self._request(prompt, values, schema, augment.sampling, rollout)
 
     def answer(self, example: Example, task: Task, asking: Audit | LabelKept, rollout: int = 0) -> TeacherRequest:
         """Return the request for a blind answer: neither label nor long answer is in it."""

@@ -97,7 +97,10 @@ class _Recorder:
             yield from self._rewrites(found if isinstance(found, list) else [found], example, augment, augment.rewrite)
         if augment and augment.new and (found := item.get("new")) is not None:
             if not isinstance(found, list):
-                raise DataError("'new' isn't a list; write [{question, label, long_answer}, ...], or labels")
+                raise DataError(
+                    "'new' isn't a list; write [{question, label, long_answer}, ...], with options where the item has "
+                    "them, or labels"
+                )
             yield from self._new(found, example, self.correspondent.new(example, self.task, augment, augment.new, 0))
 
     def _rewrites(
@@ -117,7 +120,7 @@ class _Recorder:
         if not all(isinstance(one, str) for one in found):
             yield request, _reply({"items": found})
             return
-        items = parse_new(self._kept(request), self.task)
+        items = parse_new(self._kept(request), self.task, with_options=bool(example.options))
         if isinstance(items, Unparsed) or len(items) != len(found):
             raise DataError(f"'new' has {len(found)} labels, the recorded reply another number of questions")
         for place, (invented, label) in enumerate(zip(items, found, strict=True)):
