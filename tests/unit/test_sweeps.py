@@ -99,6 +99,26 @@ def test_a_setting_of_the_student_makes_each_student_once(bench):
     assert [tuple(point.settings.values()) for point in sweep.points] == [(16, 64), (16, 128), (64, 64), (64, 128)]
 
 
+def test_what_another_process_trains_is_waited_for_when_nothing_else_is_left(bench, monkeypatch):
+    shared, taken, heard = Store.shared, [], []
+
+    def with_another(store, what, keys, *, on_wait):
+        taken[:] = taken or keys[:1]
+        return (at for at in shared(store, what, keys, on_wait=on_wait) if on_wait or keys[at] not in taken)
+
+    monkeypatch.setattr(Store, "shared", with_another)
+    monkeypatch.setattr(Silent, "work", lambda self, activity, units=0: heard.append(activity))
+    sweep = bench.sweep(grid=("student.max_tokens=64,128",), seeds=2)
+    told = dict.fromkeys(activity.partition(":")[0] for activity in heard if activity.startswith("setting"))
+    assert list(told) == [
+        "setting 1 of 2, seed 2 of 2",
+        "setting 2 of 2, seed 1 of 2",
+        "setting 2 of 2, seed 2 of 2",
+        "setting 1 of 2, seed 1 of 2",
+    ]
+    assert [len(point.trainings) for point in sweep.points] == [2, 2]
+
+
 def test_what_is_finished_is_not_trained_again_and_a_stopped_sweep_goes_on(bench):
     def stop_at_the_fourth(settings, seed, epoch):
         if len(bench.script.taught) == 4:

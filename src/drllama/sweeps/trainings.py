@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from itertools import groupby
 from typing import TypeAlias
 
 from drllama import plugins
@@ -22,6 +22,8 @@ from drllama.types import Epoch, Splits, StudentCard, SweepPoint, SweepTraining,
 
 Before: TypeAlias = Callable[[Student, Sequence[tuple[Steps, Training]]], None] | None
 """Called with the first student that has trainings ahead, and with these."""
+Case: TypeAlias = tuple[int, int]
+"""A point, and one of its trainings: that of a seed and a part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,42 +109,56 @@ class Trainings:
         return self._student[1]
 
     def to_epoch(self, points: Sequence[Point], epoch: int) -> list[Point]:
-        """Return the points trained up to this epoch, or to their own end before it."""
-        found: dict[int, Point] = {}
-        order = sorted(range(len(points)), key=lambda at: _first_with(points, at))
-        for _, group in groupby(order, key=lambda at: _first_with(points, at)):
-            same = list(group)
-            student = self.student_of(points[same[0]].recipe)
-            trainings = [one for at in same for one in self._trainings_of(student, points[at].recipe)]
-            missing = [(steps, one) for steps, one in trainings if steps.training_ahead(one)]
-            if missing and self._before:
-                self._before(student, missing)
-                self._before = None
-            self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in same))
-            Steps.train_together(student, trainings, self._progress, stop_after=epoch)
-            reached = self._trained(student, [points[at] for at in same], epoch)
-            found.update(zip(same, reached, strict=True))
-        return [found[at] for at in range(len(points))]
+        """Return the points trained up to this epoch, or to their own end before it.
 
-    def _trained(self, student: Student, points: Sequence[Point], epoch: int) -> list[Point]:
-        """Return the points, trained further; other processes that carry out the same sweep share the trainings."""
-        trainings = [self._trainings_of(student, point.recipe) for point in points]
-        cases = list(product(range(len(points)), range(len(self._cases))))
-        keys = [fingerprint(steps.adapter_key(training)) for each in trainings for steps, training in each]
-        found: dict[tuple[int, int], SweepTraining] = {}
-        for place in self._store.shared("sweep", keys, on_wait=self._progress.work):
-            at, number = cases[place]
-            who = Saying(self._progress, f"setting {at + 1} of {len(points)}{self._told(number)}")
-            epochs, seconds = _epochs(*trainings[at][number], student, epoch, who)
-            found[cases[place]] = self._training(points[at], number, epochs, seconds)
+        Other processes that carry out the same sweep share the trainings.
+        """
+        order = sorted(range(len(points)), key=lambda at: _first_with(points, at))
+        groups = [list(group) for _, group in groupby(order, key=lambda at: _first_with(points, at))]
+        found: dict[Case, SweepTraining] = {}
+        for same in groups:
+            found |= self._trained(points, [(at, number) for at in same for number in self._numbers], epoch)
+        # What other processes had begun comes last: there was other work to do in the meantime.
+        for same in groups:
+            left = [(at, number) for at in same for number in self._numbers if (at, number) not in found]
+            if left:
+                found |= self._trained(points, left, epoch, wait=True)
         return [
             replace(
                 point,
-                trainings=tuple(found[at, number] for number in range(len(self._cases))),
+                trainings=tuple(found[at, number] for number in self._numbers),
                 num_epochs=min(epoch, point.recipe.finetune.epochs),
             )
             for at, point in enumerate(points)
         ]
+
+    @property
+    def _numbers(self) -> range:
+        """Return the places of a point's trainings."""
+        return range(len(self._cases))
+
+    def _trained(
+        self, points: Sequence[Point], cases: Sequence[Case], epoch: int, *, wait: bool = False
+    ) -> dict[Case, SweepTraining]:
+        """Return these trainings of one student; those that another process has are left out, or waited for."""
+        student = self.student_of(points[cases[0][0]].recipe)
+        of_point = {at: self._trainings_of(student, points[at].recipe) for at, _ in cases}
+        trainings = [of_point[at][number] for at, number in cases]
+        if not wait:
+            missing = [(steps, one) for steps, one in trainings if steps.training_ahead(one)]
+            if missing and self._before:
+                self._before(student, missing)
+                self._before = None
+            self._progress.expect(sum(self._ahead(student, points[at], epoch) for at in of_point))
+            Steps.train_together(student, trainings, self._progress, stop_after=epoch)
+        keys = [fingerprint(steps.adapter_key(training)) for steps, training in trainings]
+        found: dict[Case, SweepTraining] = {}
+        for place in self._store.shared("sweep", keys, on_wait=self._progress.work if wait else None):
+            at, number = cases[place]
+            who = Saying(self._progress, f"setting {at + 1} of {len(points)}{self._told(number)}")
+            epochs, seconds = _epochs(*trainings[place], student, epoch, who)
+            found[at, number] = self._training(points[at], number, epochs, seconds)
+        return found
 
     def _told(self, number: int) -> str:
         seed, part = self._cases[number]
