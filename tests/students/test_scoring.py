@@ -63,6 +63,14 @@ def test_scores_are_the_naive_ones_whatever_the_batch_and_the_order(folder, task
     assert all(bare[name] != pytest.approx(wearing[name], abs=100 * NATS) for name in bare), "the adapter counts"
 
 
+def test_the_longest_question_comes_first_and_the_others_in_another_order_each_time(tiny_llama):
+    student, asked = student_of(tiny_llama, YES_NO_MAYBE, batch_size=1), questions(YES_NO_MAYBE.labels, count=16)
+    once, again = ([(one.example_id, one.num_tokens) for one in student.score(asked)] for _ in range(2))
+    assert once[0] == again[0] == max(once, key=lambda one: one[1])
+    assert once != again, "one of fifteen factorial times they are"
+    assert sorted(once) == sorted(again), "each question is answered"
+
+
 def test_on_a_cpu_rows_that_are_run_whole_are_scored_one_by_one_but_for_those_about_one_context(tiny_llama):
     student = student_of(tiny_llama, batch_size=None)
     apart = [one for one in questions(count=9) if one.context]

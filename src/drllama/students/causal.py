@@ -26,7 +26,7 @@ from drllama.students.frozen import FrozenWork
 from drllama.students.loading import LoadedModel, load_model
 from drllama.students.methods import refuse_unopened, with_new_adapter
 from drllama.students.passes import PlainReader, Reader, make_reader
-from drllama.students.scoring import batches, label_scores
+from drllama.students.scoring import batches, label_scores, shuffled
 from drllama.students.sharded import Crew, refuse_unshardable
 from drllama.students.stacked import Due, Seat, StackReader, stacks_of, train_stacked
 from drllama.students.training import Lesson, train_adapter
@@ -69,8 +69,11 @@ class CausalStudent:
         return self._card
 
     def score(self, examples: Sequence[Example]) -> Iterator[Prediction]:
-        """Yield one prediction for each example, the longest first, so that a lack of memory shows at once."""
-        yield from (prediction for (prediction,) in self._scored(self._reader(), examples))
+        """Yield one prediction for each example, the longest first, so that a lack of memory shows at once.
+
+        The others come in an order of chance, which changes no score.
+        """
+        yield from (prediction for (prediction,) in self._scored(self._reader(), examples, by_chance=True))
 
     def write(self, examples: Sequence[Example]) -> Iterator[Writing]:
         """Yield what the student writes to each example, the longest first.
@@ -247,13 +250,14 @@ class CausalStudent:
         return lesson, [one for _, one in encoded if isinstance(one, Unfit)]
 
     def _scored(
-        self, reader: Reader, examples: Sequence[Example], *, copies: int = 1
+        self, reader: Reader, examples: Sequence[Example], *, copies: int = 1, by_chance: bool = False
     ) -> Iterator[tuple[Prediction, ...]]:
         """Yield for each example the prediction of each adapter that the reader reads its own copy of it for."""
         fitting, unfit = self._longest_first(examples)
         for one in unfit:
             yield (_prediction(one.example, None, num_tokens=0, truncated_tokens=0, note=one.reason),) * copies
-        for batch in batches(reader, fitting, self._settings.batch_size):
+        in_turn = batches(reader, fitting, self._settings.batch_size)
+        for batch in shuffled(in_turn) if by_chance else in_turn:
             found = label_scores(reader, [*batch] * copies, self._encoder.label_tokens)
             for at, encoded in enumerate(batch):
                 yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
@@ -273,7 +277,7 @@ class CausalStudent:
 
     def _dev_epoch(self, dev: Sequence[Example], number: int, loss: float, progress: Progress) -> Epoch:
         predictions = []
-        for prediction in self.score(dev):
+        for (prediction,) in self._scored(self._reader(), dev):
             predictions.append(prediction)
             progress.work(f"scoring dev after epoch {number}", 1)
         return self._epoch(predictions, number, loss)

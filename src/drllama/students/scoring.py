@@ -3,6 +3,7 @@
 Letters: B rows of a batch, R beginnings of label words, K gathered positions, V vocabulary.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -25,6 +26,17 @@ def batches(reader: Reader, questions: Sequence[Encoded], size: int | None) -> l
         groups = [[questions[at] for at in group] for group in by_context(questions)]
     at_once = size or _AT_ONCE
     return [group[start : start + at_once] for group in groups for start in range(0, len(group), at_once)]
+
+
+def shuffled(in_turn: Sequence[Sequence[Encoded]]) -> list[Sequence[Encoded]]:
+    """Return the first, then the others in an order of chance.
+
+    Processes that score the same questions side by side, for the first time, so keep frozen work for each other; in
+    one order each would do all of it.
+    """
+    later = list(in_turn[1:])
+    random.SystemRandom().shuffle(later)
+    return [*in_turn[:1], *later]
 
 
 @torch.inference_mode()
