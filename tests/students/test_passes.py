@@ -189,6 +189,13 @@ def test_alora_on_recalled_contexts_gives_what_peft_gives_for_whole_rows(bare, f
     assert_same(peft_gradients(model), wanted, 1e-9)
 
 
+@torch.no_grad()
+def test_a_bare_model_on_recalled_contexts_gives_what_it_gives_for_whole_rows(bare, frozen):
+    wanted = make_reader(bare, frozen()).logits(ROWS, LAST)
+    for _ in range(2):
+        assert (ActivatedReader(bare, frozen()).logits(ROWS, LAST) - wanted).abs().max() < 1e-5
+
+
 def test_alora_s_logits_do_not_depend_on_neighbours_or_order(bare, frozen):
     reader = make_reader(trained(bare, Alora(targets=targets_of(bare))), frozen("float16"))
     together = gradients(reader)[0]

@@ -71,6 +71,26 @@ def test_the_longest_question_comes_first_and_the_others_in_another_order_each_t
     assert sorted(once) == sorted(again), "each question is answered"
 
 
+def test_a_bare_student_that_reads_contexts_apart_scores_alike_and_wears_what_others_wear(
+    tiny_llama, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DRLLAMA_CACHE", str(tmp_path / "cache"))
+    asked = questions(count=5)
+    settings = {"max_tokens": 256, "device": "cpu", "prompt": "context-first.v1", "frozen_cache": {"dtype": "float32"}}
+    whole = student_of(tiny_llama, **settings)
+    apart = CausalStudent(Student(model=str(tiny_llama), **settings), YES_NO_MAYBE, contexts_apart=True)
+    bare = scores_by_id(whole, asked)
+    assert_alike(apart, asked, bare)
+    training = finetune_of(epochs=1, batch_size=2, learning_rate=0.1)
+    whole.finetune(rows_of(asked), asked[:1], settings=training, seed=5, workspace=tmp_path, progress=Told())
+    for student in (whole, apart):
+        student.wear(tmp_path / "adapter")
+    assert_alike(apart, asked, scores_by_id(whole, asked))
+    apart.undress()
+    assert_alike(apart, asked, bare)
+    assert any(tmp_path.glob("cache/frozen/*/*")), "contexts are kept"
+
+
 def test_on_a_cpu_rows_that_are_run_whole_are_scored_one_by_one_but_for_those_about_one_context(tiny_llama):
     student = student_of(tiny_llama, batch_size=None)
     apart = [one for one in questions(count=9) if one.context]

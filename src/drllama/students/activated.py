@@ -22,7 +22,7 @@ _SHARE_KEYS = "TRANSFORMERS_SDPA_FORCE_GQA"
 
 
 class ActivatedReader:
-    """Runs what follows the context, with the adapter, on the context's keys and values, which are recalled.
+    """Runs what follows the context, with the adapter if there is one, on the context's keys and values, recalled.
 
     A context is always run by itself and without the adapter. So the cache changes nothing but the time it takes.
     """
@@ -30,9 +30,9 @@ class ActivatedReader:
     one_by_one = False
 
     def __init__(self, model: Any, frozen: FrozenWork) -> None:  # noqa: ANN401
-        """Read with a model that wears an activated adapter."""
+        """Read with a model that wears an activated adapter, or none."""
         self.model, self._frozen = model, frozen
-        self._inner = model.get_base_model()
+        self._inner = model.get_base_model() if isinstance(model, peft.PeftModel) else model
         self._adapted = [module for module in model.modules() if isinstance(module, LoraLayer)]
 
     def train(self) -> None:

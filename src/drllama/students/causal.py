@@ -11,6 +11,7 @@ from drllama.protocols import TRAINING_COST, Course, Progress
 from drllama.recipe import Evaluate, Finetune
 from drllama.recipe import Student as StudentSettings
 from drllama.stats import evaluate_predictions
+from drllama.students.activated import ActivatedReader
 from drllama.students.adapters import (
     FORMAT,
     AdapterNote,
@@ -51,8 +52,9 @@ _NO_NUMBERS = "scores that aren't numbers"
 class CausalStudent:
     """A causal language model of transformers, bare or wearing one adapter."""
 
-    def __init__(self, settings: StudentSettings, task: Task) -> None:
-        self._settings, self._task = settings, task
+    def __init__(self, settings: StudentSettings, task: Task, *, contexts_apart: bool = False) -> None:
+        """Load it; bare, it may read contexts apart from questions and recall them, as with activated LoRA."""
+        self._settings, self._task, self._contexts_apart = settings, task, contexts_apart
         loaded = load_model(settings)
         # Adapters are put on the bare model; what is worn, if anything, is the other.
         self._bare: Any = loaded.model
@@ -161,7 +163,7 @@ class CausalStudent:
         self.undress()
         if isinstance(reader, PlainReader):
             return found
-        # Frozen work is recalled for adapters; the bare student runs through all layers.
+        # The bare student may recall less, or nothing.
         return with_bare_question(found, self._reader(), judged, lesson.label_tokens)
 
     def stacks(self, settings: Sequence[Finetune]) -> list[list[int]]:
@@ -263,7 +265,11 @@ class CausalStudent:
                 yield tuple(_scored_prediction(encoded, scores) for scores in found[at :: len(batch)])
 
     def _reader(self) -> Reader:
-        return self._crew.reader(self._model) if self._crew else make_reader(self._model, self._frozen)
+        if self._crew:
+            return self._crew.reader(self._model)
+        if self._contexts_apart and self._model is self._bare:
+            return ActivatedReader(self._bare, self._frozen)
+        return make_reader(self._model, self._frozen)
 
     def _longest_first(self, examples: Sequence[Example]) -> tuple[list[Encoded], list[Unfit]]:
         """Return the questions that fit, those about one context together, and those that don't."""
