@@ -350,22 +350,6 @@ def test_a_second_reading_of_the_test_questions_is_told():
     assert "more than once by untrained" in report_markdown(contents((twice, questions)))
 
 
-def test_an_arm_whose_students_were_all_best_at_their_last_epoch_is_told():
-    run, questions = make_experiment()
-    told = "every student of 'fine-tuned + rewrites' was best at its last epoch"
-    assert told not in report_markdown(contents((run, questions)))
-
-    def ended(cell):
-        return replace(cell, finetuned=replace(cell.finetuned, chosen_epoch=2))
-
-    all_of_it = replace(run, cells=tuple(ended(cell) if cell.arm == "rewrite" else cell for cell in run.cells))
-    assert told in report_markdown(contents((all_of_it, questions)))
-    one_of_it = replace(run, cells=tuple(ended(cell) if cell.seed == 1 else cell for cell in run.cells))
-    assert "last epoch:" not in report_markdown(contents((one_of_it, questions)))
-    kept_last = {**run.recipe, "finetune": {**run.recipe["finetune"], "choose_epoch_by": "last"}}
-    assert "last epoch:" not in report_markdown(contents((replace(all_of_it, recipe=kept_last), questions)))
-
-
 def test_a_run_without_a_finished_seed_shows_the_students_that_there_are():
     run, questions = make_experiment()
     left = {"summaries": (), "effects": (), "conclusion": None, "worth": None}

@@ -3,19 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from drllama.types import (
-    Arm,
-    ArmName,
-    Choice,
-    Conclusion,
-    Estimate,
-    Evaluation,
-    Power,
-    Published,
-    Reading,
-    Run,
-    SplitName,
-)
+from drllama.types import ArmName, Choice, Conclusion, Estimate, Evaluation, Power, Published, Reading, Run, SplitName
 
 _WITH_NEW = (ArmName.NEW, ArmName.COMBINED, ArmName.SYNTHETIC_ONLY)
 
@@ -146,27 +134,12 @@ def _about_the_students(run: Run) -> list[str]:
         )
     if machines := _machines(run):
         found.append(machines)
-    if learning := [f"'{arm.system}'" for arm in run.arms if _best_at_its_end(run, arm)]:
-        found.append(
-            f"On dev, every student of {' and '.join(learning)} was best at its last epoch: more updates "
-            "(finetune.updates) might make them better still, and their differences to others larger or smaller."
-        )
     if len({cell.seed for cell in run.cells}) == 1:
         found.append(
             f"One training run{'' if len(run.arms) == 1 else ' for each arm'} with one seed: the intervals tell how "
             "much the numbers depend on which questions were asked, not how much they depend on the luck of training."
         )
     return found
-
-
-def _best_at_its_end(run: Run, arm: Arm) -> bool:
-    """Return whether the training of all students of an arm ended before dev told that it should."""
-    finetune = run.recipe.get("finetune")
-    judged = isinstance(finetune, Mapping) and finetune.get("choose_epoch_by") != "last"
-    trained = [cell.finetuned for cell in run.cells_of(arm)]
-    return (
-        judged and bool(trained) and all(len(one.epochs) > 1 and one.chosen_epoch == len(one.epochs) for one in trained)
-    )
 
 
 def _about_published(run: Run, published: Published) -> list[str]:
