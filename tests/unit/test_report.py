@@ -29,6 +29,7 @@ from drllama.report import (
 )
 from drllama.report.rendering import FORMAT
 from drllama.report.schema import SCHEMAS
+from drllama.report.wording import points_text
 from drllama.stats import evaluate_predictions
 from drllama.types import Equality, Finding, Reading
 
@@ -270,6 +271,16 @@ def test_the_verdict_stands_first_and_its_number_beside_it(experiment):
     effect = next(one for one in run.effects if one.arm == "fine-tuned + new questions")
     assert f"{100 * effect.accuracy.estimate.value:+.1f} points" in Page(page).text
     assert made.flips.arm == "fine-tuned + new questions"
+
+
+def test_the_effect_at_the_head_is_told_against_the_control_too(experiment):
+    made = contents(experiment)
+    line = next(arm for arm in made.arms if arm.name == made.flips.arm)
+    assert [one.baseline for one in line.effects] == ["fine-tuned", "fine-tuned + copies"]
+    told = [f"{points_text(one.accuracy.estimate)} against '{one.baseline}'" for one in line.effects[1:]]
+    for text in (Page(report_html(made)).text, report_markdown(made)):
+        head, _, _ = text.partition("What the rows change")
+        assert all(one in head for one in told)
 
 
 def test_every_arm_is_told_with_its_interval_and_its_seeds_in_all_three_forms(experiment):

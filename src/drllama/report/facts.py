@@ -66,12 +66,13 @@ def _effect(contents: ReportContents) -> Fact | None:
     line = focal_line(contents)
     if line is None:
         return None
-    effect = line.effects[0]
+    effect, *others = line.effects
     told, _, interval = points_text(effect.accuracy.estimate).partition(" ")
+    controls = [f"{points_text(one.accuracy.estimate)} against '{one.baseline}'" for one in others]
     return Fact(
         title="Effect of the generated rows",
         value=f"{told} points",
-        note=f"{interval} accuracy, '{effect.arm}' against '{effect.baseline}'",
+        note="; ".join([f"{interval} accuracy, '{effect.arm}' against '{effect.baseline}'", *controls]),
     )
 
 
