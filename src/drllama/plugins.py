@@ -12,7 +12,7 @@ import yaml
 from drllama.errors import MissingExtra, RecipeError
 from drllama.protocols import AnswerMany, Source, Teacher
 from drllama.protocols import Student as StudentProtocol
-from drllama.recipe import Alora, Endpoint, LocalTeacher, PubMedQADemo, Recipe, Recorded, Student
+from drllama.recipe import Endpoint, LocalTeacher, PubMedQADemo, Recipe, Recorded, Student
 from drllama.replies import BatchBook, RequestStore
 from drllama.sources.tasks import task_of
 from drllama.stages.plan import Destination, Price
@@ -219,7 +219,6 @@ def make_token_counter(recipe: Recipe) -> Callable[[str], int]:
 
 def make_student(recipe: Recipe, task: Task) -> StudentProtocol:
     """Return the recipe's student, its weights in memory."""
-    # What activated LoRA keeps of contexts is the bare student's too.
-    apart = isinstance(recipe.finetune.method, Alora)
+    apart = recipe.finetune.reads_contexts_apart
     student: StudentProtocol = load(CAUSAL_STUDENT)(recipe.student, task, contexts_apart=apart)
     return student

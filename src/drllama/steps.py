@@ -8,7 +8,7 @@ from pathlib import Path
 from drllama.ids import derive_seed, fingerprint
 from drllama.prompts import student_prompt
 from drllama.protocols import TRAINING_COST, WRITING_COST, Course, Progress, Student
-from drllama.recipe import Alora, Recipe
+from drllama.recipe import Recipe
 from drllama.stages.forecast import Asked, forecast_line
 from drllama.stages.score import score
 from drllama.stages.write import write
@@ -75,11 +75,12 @@ class Steps:
 
     def score_key(self, asked: Sequence[Example], adapter_key: str | None = None) -> dict[str, object]:
         """Return what the answers of a student depend on; None: of the bare one."""
-        worn: dict[str, object] = {"adapter": adapter_key}
-        if adapter_key is None:
-            apart = isinstance(self._recipe.finetune.method, Alora)
-            worn = {"contexts_in": self._recipe.student.frozen_cache.dtype} if apart else {}
-        return {**worn, **self._asking_key(asked), "machine": self._machine}
+        own: dict[str, object] = {}
+        if adapter_key is not None:
+            own = {"adapter": adapter_key}
+        elif self._recipe.finetune.reads_contexts_apart:
+            own = {"frozen_cache": self._recipe.student.frozen_cache.dtype}
+        return {**own, **self._asking_key(asked), "machine": self._machine}
 
     def cell_key(self, trainings: Sequence[Training]) -> dict[str, object]:
         """Return what a cell depends on, whatever the machine: what is tried on dev, and the test questions."""

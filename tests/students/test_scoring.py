@@ -4,7 +4,8 @@ import pytest
 import torch
 import transformers
 
-from drllama.recipe import PubMedQADemo, Student
+from drllama import plugins
+from drllama.recipe import PubMedQADemo, Recipe, Student
 from drllama.sources.pubmedqa_demo import PubMedQADemoSource
 from drllama.students.causal import CausalStudent
 from drllama.students.loading import load_tokenizer
@@ -71,14 +72,16 @@ def test_the_longest_question_comes_first_and_the_others_in_another_order_each_t
     assert sorted(once) == sorted(again), "each question is answered"
 
 
-def test_a_bare_student_that_reads_contexts_apart_scores_alike_and_wears_what_others_wear(
+def test_beside_alora_the_bare_student_recalls_contexts_scores_alike_and_wears_what_others_wear(
     tiny_llama, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("DRLLAMA_CACHE", str(tmp_path / "cache"))
     asked = questions(count=5)
     settings = {"max_tokens": 256, "device": "cpu", "prompt": "context-first.v1", "frozen_cache": {"dtype": "float32"}}
     whole = student_of(tiny_llama, **settings)
-    apart = CausalStudent(Student(model=str(tiny_llama), **settings), YES_NO_MAYBE, contexts_apart=True)
+    recipe = {"name": "apart", "data": {"jsonl": {"path": "none.jsonl"}}, "finetune": {"method": "alora"}}
+    with_alora = Recipe.model_validate({**recipe, "student": {"model": str(tiny_llama), **settings}})
+    apart = plugins.make_student(with_alora, YES_NO_MAYBE)
     bare = scores_by_id(whole, asked)
     assert_alike(apart, asked, bare)
     training = finetune_of(epochs=1, batch_size=2, learning_rate=0.1)

@@ -3,15 +3,17 @@ import subprocess
 from dataclasses import dataclass, field, replace
 
 import pytest
+from made_up_run import make_run
 
 import drllama.environment as environment_module
 from drllama import afterwards, pipeline, plugins
 from drllama.afterwards import WhichCell
 from drllama.environment import environment
 from drllama.errors import DataError, MissingExtra, OverlapError, RecipeError, StoreError
-from drllama.recipe import as_yaml, read_recipe
+from drllama.recipe import Recipe, as_yaml, read_recipe
 from drllama.replies import RequestStore
 from drllama.sources import PUBMEDQA_TASK
+from drllama.steps import Steps
 from drllama.store import Store
 from drllama.teaching import Limits
 from drllama.types import Example, Original, Outcome, Splits
@@ -400,3 +402,16 @@ def test_the_commit_of_somebody_else_s_checkout_is_not_ours(tmp_path, monkeypatc
     assert environment()["commit"] == "unknown"
     subprocess.run(["git", "add", "environment.py"], cwd=tmp_path, check=True)
     assert len(environment()["commit"].split()[0]) == 40
+
+
+def test_the_untrained_student_s_answers_depend_on_the_cache_s_numbers_beside_alora_alone(bench):
+    run, asked = make_run()
+
+    def key(method, dtype):
+        settings = {"student": {"model": "tiny", "frozen_cache": {"dtype": dtype}}, "finetune": {"method": method}}
+        recipe = Recipe.model_validate({"name": "keys", "data": {"jsonl": {"path": "none.jsonl"}}, **settings})
+        steps = Steps(recipe, Splits(train=(), dev=(), test=()), run.task, run.student, bench.store)
+        return steps.score_key(list(asked.values()))
+
+    assert key("alora", "float16") != key("alora", "float32")
+    assert key("lora", "float16") == key("lora", "float32")

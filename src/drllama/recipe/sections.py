@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from drllama.recipe.filtering import Filters
-from drllama.recipe.methods import AnyMethod, Lora
+from drllama.recipe.methods import Alora, AnyMethod, Lora
 from drllama.recipe.questions import AnySource, TaskSection
 from drllama.recipe.teaching import AnyTeacher, Audit, Augment
 from drllama.recipe.values import Real, Section, Whole, as_text
@@ -101,6 +101,11 @@ class Finetune(Section):
     instead of its label; a row without blind answers keeps its label."""
     choose_epoch_by: Literal["nll", "accuracy", "macro_f1", "last"] = "nll"
     """What the dev split must be best in for an epoch's weights to be kept; ``last`` keeps the last epoch's."""
+
+    @property
+    def reads_contexts_apart(self) -> bool:
+        """Return whether the base alone reads contexts: what is kept of them then serves the untrained student too."""
+        return isinstance(self.method, Alora)
 
 
 class Evaluate(Section):
