@@ -350,7 +350,10 @@ def test_where_students_ran_is_told(experiment):
         ("2", 1, False),
         ("3", 2, True),
     }
-    assert any("weren't trained in this sitting" in note for note in made.notes)
+    (note,) = (note for note in made.notes if "weren't trained in this sitting" in note)
+    assert note.startswith(f"{len(made.cells) // 3} of {len(made.cells)} students")
+    assert f"{len(made.cells) // 3} on cuda, a large one" in note
+    assert f"{len(made.cells) * 2 // 3} on cpu" in note
 
 
 def test_a_second_reading_of_the_test_questions_is_told():

@@ -157,11 +157,11 @@ def _machines(run: Run) -> str:
     places = Counter(f"{cell.ran.device}, {cell.ran.processor}, {cell.ran.dtype}" for cell in run.cells)
     if not brought and len(places) == 1:
         return ""
-    told = "; ".join(f"{number} on {place}" for place, number in sorted(places.items()))
-    return (
-        f"{brought} of {counted(len(run.cells), 'student')} weren't trained in this sitting: their results were taken "
-        f"from files ({told})."
-    )
+    told = f"Trained were {'; '.join(f'{number} on {place}' for place, number in sorted(places.items()))}."
+    if not brought:
+        return told
+    whole = counted(len(run.cells), "student")
+    return f"{brought} of {whole} weren't trained in this sitting: their results were taken from files. {told}"
 
 
 def _generated(run: Run) -> str:
