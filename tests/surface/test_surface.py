@@ -116,7 +116,7 @@ def test_the_readme_shows_every_command(readme, command):
 
 
 @pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
-@pytest.mark.parametrize(("experiment", "num_arms"), [("strong", 5), ("weak", 3)])
+@pytest.mark.parametrize(("experiment", "num_arms"), [("strong", 5), ("weak", 3), ("gemma", 5), ("pushed", 2)])
 def test_the_readme_s_results_are_the_committed_ones(page, experiment, num_arms):
     text = (ROOT / page).read_text(encoding="utf-8")
     arms = json.loads((ROOT / f"experiments/{experiment}/result.json").read_text(encoding="utf-8"))["arms"]
