@@ -118,6 +118,13 @@ def test_a_value_that_can_t_be_is_refused_with_itself_and_its_line(refusal, text
     assert refusal(f"{BARE}{text}\n").startswith(f"recipe.yaml: {line}")
 
 
+def test_a_list_isn_t_called_short_of_items_that_are_themselves_wrong(refusal):
+    line = refusal(f"{BARE}augment: {{rewrite: {{per_item: 1}}, arms: [nonee]}}\n")
+    assert line.startswith("recipe.yaml: augment.arms.0 is 'nonee' (line 3): should be 'none', ")
+    assert "needs at least" not in line
+    assert "augment.arms (line 3): needs at least 1" in refusal(f"{BARE}augment: {{rewrite: {{}}, arms: []}}\n")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

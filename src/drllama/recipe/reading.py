@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from drllama.errors import RecipeError
 from drllama.recipe.sections import Recipe
@@ -150,14 +151,22 @@ def resolve(
     except ValidationError as error:
         # Beside the file's own name "FILE line 3" is just "line 3".
         lines = {path: origin.removeprefix(f"{where} ") for path, origin in origins.items()}
-        # A default that follows from a section which is itself wrong isn't a mistake of its own.
-        told = [_told(one, lines) for one in error.errors() if one["type"] != "default_factory_not_called"]
+        found = error.errors()
+        told = [_told(one, lines) for one in found if not _follows(one, found)]
         raise RecipeError(f"{where}: {'; '.join(dict.fromkeys(told))}") from error
     settings = [
         Setting(path=path, value=value, came_from=origins.get(path, "default"))
         for path, value in _leaves(recipe.model_dump(mode="json"), "")
     ]
     return ResolvedRecipe(recipe=recipe, settings=tuple(settings))
+
+
+def _follows(one: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Return whether a mistake is none of its own: a default of a wrong section, or a list short of its wrong items."""
+    inside = any(
+        len(other["loc"]) > len(one["loc"]) and other["loc"][: len(one["loc"])] == one["loc"] for other in found
+    )
+    return one["type"] == "default_factory_not_called" or (one["type"] == "too_short" and inside)
 
 
 def as_yaml(recipe: Recipe) -> str:
@@ -241,7 +250,7 @@ def _sections_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 
             yield from _sections_in(inner)
 
 
-def _told(error: Any, lines: Mapping[str, str]) -> str:  # noqa: ANN401  pydantic's ErrorDetails
+def _told(error: ErrorDetails, lines: Mapping[str, str]) -> str:
     path, value, details = _dotted(error["loc"]), error["input"], error.get("ctx", {})
     at = f" ({found})" if (found := _line_of(path, lines)) else ""
     match error["type"]:
