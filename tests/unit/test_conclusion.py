@@ -54,6 +54,13 @@ def test_an_arm_that_is_no_better_than_copies_of_the_real_rows_does_not_help():
     assert alone.baselines == ("none",)
 
 
+def test_a_gain_without_a_control_says_what_was_not_tried():
+    world = replace(CALM, gains=(0, 0, 0.7, 0, 0))
+    assert "copies of real rows weren't tried" in concluded(world, baselines=BASELINES[:1]).sentence
+    assert "weren't tried" not in concluded(world).sentence
+    assert "weren't tried" not in concluded(replace(CALM, gains=(0, 0, 0, -0.7, 0)), baselines=BASELINES[:1]).sentence
+
+
 def test_an_arm_hurts_against_the_arm_without_extra_rows_alone():
     found = concluded(replace(CALM, gains=(0, 0, 0, -0.7, 0)))
     assert (found.finding, found.arms[1].finding) == (Finding.HURTS, Finding.HURTS)

@@ -92,7 +92,8 @@ def _sentence(found: Sequence[_Held], findings: Sequence[ArmFinding], *, level: 
         if told:
             parts.append(f"{verb}: " + "; ".join(_arm_told(arm, said) for arm, said in told))
     if parts:
-        return f"Generated data {', and also '.join(parts)} ({metric}, {looked}){_half_found(found, findings, level)}."
+        left = _uncontrolled(found, findings) or _half_found(found, findings, level)
+        return f"Generated data {', and also '.join(parts)} ({metric}, {looked}){left}."
     detectable = 100 * max(one.detectable for one in findings)
     shown = f"an effect on {metric} above {detectable:.1f} points would have shown"
     return f"No evidence either way: {shown} ({looked}){_half_found(found, findings, level)}."
@@ -111,6 +112,13 @@ def _half_found(found: Sequence[_Held], findings: Sequence[ArmFinding], level: f
                 f"{names}, whose extra rows need no teacher"
             )
     return "".join(told)
+
+
+def _uncontrolled(found: Sequence[_Held], findings: Sequence[ArmFinding]) -> str:
+    """Return what a gain leaves open where nothing but the arm without extra rows had to be beaten."""
+    if len(found[0].effects) > 1 or all(one.finding is not Finding.HELPS for one in findings):
+        return ""
+    return "; copies of real rows weren't tried and may do as much: add duplicate-real to augment.arms"
 
 
 def _arm_told(arm: _Held, said: ArmFinding) -> str:
