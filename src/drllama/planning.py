@@ -13,6 +13,8 @@ from drllama.teaching import Lesson, bring_recording, correspondent_of, requests
 from drllama.types import TeacherRequest
 
 _PILOT_REPLIES = 10
+_MOST_SEEDS = 10
+"""As many as somebody might train."""
 
 
 def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str], int]) -> Plan:
@@ -59,11 +61,20 @@ def plan(lesson: Lesson, *, replies: RequestStore, count_tokens: Callable[[str],
 def _shows(lesson: Lesson) -> Shows:
     recipe, num_test = lesson.recipe, len(lesson.splits.test)
     num_judged = max(1, sum(name in JUDGED for name in recipe.augment.arms)) if recipe.augment else 1
+
+    def detectable(num_seeds: int) -> float | None:
+        return detectable_difference(num_test, num_seeds=num_seeds, num_arms=num_judged)
+
+    with_more_seeds = (
+        (seeds, found) for seeds in range(recipe.seeds + 1, _MOST_SEEDS + 1) if (found := detectable(seeds)) is not None
+    )
+    found = detectable(recipe.seeds)
     return Shows(
-        detectable=detectable_difference(num_test, num_seeds=recipe.seeds, num_arms=num_judged),
+        detectable=found,
         num_test=num_test,
         num_seeds=recipe.seeds,
         num_judged=num_judged,
+        with_more_seeds=next(with_more_seeds, None) if found is None else None,
     )
 
 

@@ -157,6 +157,12 @@ def _detectable(shows: Shows) -> str:
         "one seed, which tells nothing of the luck of training" if shows.num_seeds == 1 else f"{shows.num_seeds} seeds"
     )
     basis = f"(80 % power, {assumed}; {seeds}{judged})"
+    if shows.with_more_seeds:
+        enough, found = shows.with_more_seeds
+        return (
+            f"{seeds} are too few to show any difference in accuracy on the {shows.num_test} test questions; "
+            f"{enough} show {found:.1%} or more {basis}"
+        )
     if shows.detectable is None:
         return f"the {shows.num_test} test questions are too few to show any difference in accuracy {basis}"
     return (

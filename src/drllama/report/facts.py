@@ -93,7 +93,7 @@ def _power(contents: ReportContents) -> Fact | None:
     if contents.conclusion is None or contents.worth is None:
         return None
     after, before = max(one.detectable for one in contents.conclusion.arms), contents.worth.power.detectable
-    forecast = "too few questions to tell" if before is None else f"{100 * before:.1f}"
+    forecast = "none would" if before is None else f"{100 * before:.1f}"
     return Fact(
         title="Smallest effect that would show",
         value=f"{100 * after:.1f} points",

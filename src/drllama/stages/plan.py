@@ -54,6 +54,8 @@ class Shows:
     num_seeds: int
     num_judged: int
     """Arms that the verdict is about; 1 where the recipe trains none."""
+    with_more_seeds: tuple[int, float] | None = None
+    """Where it finds none: the fewest seeds that find one, and which; None: a few more don't either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
