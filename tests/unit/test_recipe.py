@@ -118,6 +118,25 @@ def test_a_value_that_can_t_be_is_refused_with_itself_and_its_line(refusal, text
     assert refusal(f"{BARE}{text}\n").startswith(f"recipe.yaml: {line}")
 
 
+@pytest.mark.parametrize(
+    ("filters", "augment", "taught"),
+    [
+        ("{}", "null", False),
+        ("{label: {votes: 1}}", "null", False),
+        ("{label: {votes: 3, sampling: {temperature: 0.8}}}", "null", False),
+        ("{label: {votes: 3, agreement: 0.7, sampling: {temperature: 0.8}}}", "null", False),
+        ("{label: {votes: 3, agreement: 0.6, sampling: {temperature: 0.8}}}", "null", True),
+        ("{label: {votes: 1}}", "{without_filter: [label]}", True),
+    ],
+)
+def test_shares_of_answers_that_all_say_the_label_are_nothing_to_teach(refusal, read, filters, augment, taught):
+    text = f"{BARE}filters: {filters}\naugment: {augment}\nfinetune: {{soft_labels: votes}}\n"
+    if taught:
+        assert read(text).recipe.finetune.soft_labels == "votes"
+    else:
+        assert "finetune.soft_labels=votes would change nothing: a kept row has no blind" in refusal(text)
+
+
 def test_a_list_isn_t_called_short_of_items_that_are_themselves_wrong(refusal):
     line = refusal(f"{BARE}augment: {{rewrite: {{per_item: 1}}, arms: [nonee]}}\n")
     assert line.startswith("recipe.yaml: augment.arms.0 is 'nonee' (line 3): should be 'none', ")

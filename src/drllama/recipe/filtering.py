@@ -86,6 +86,11 @@ class LabelKept(Section):
             raise ValueError("several votes at temperature 0 are one vote; set sampling.temperature above 0")
         return self
 
+    @property
+    def keeps_divided_answers(self) -> bool:
+        """Return whether a row may stay of whose answers one chose another label."""
+        return self.votes - 1 >= self.agreement * self.votes
+
 
 class Judge(Section):
     """A grounded judge, who says if the context answers the question, and with this label."""

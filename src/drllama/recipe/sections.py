@@ -14,6 +14,7 @@ from drllama.recipe.methods import Alora, AnyMethod, Lora
 from drllama.recipe.questions import AnySource, TaskSection
 from drllama.recipe.teaching import AnyTeacher, Audit, Augment
 from drllama.recipe.values import Real, Section, Whole, as_text
+from drllama.types import FilterName
 
 
 class FrozenCache(Section):
@@ -176,6 +177,19 @@ class Recipe(Section):
         if idle := [name for name in wanted if name not in self.filters.active]:
             raise ValueError(
                 f"augment.without_filter has {' and '.join(idle)}, but filters hasn't; set it, or take it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _have_shares_to_teach(self) -> Self:
+        label = self.filters.label
+        lets_all_pass = self.augment is not None and FilterName.LABEL in self.augment.without_filter
+        divided = label is not None and (label.keeps_divided_answers or lets_all_pass)
+        if self.finetune.soft_labels == "votes" and not divided:
+            raise ValueError(
+                "finetune.soft_labels=votes would change nothing: a kept row has no blind answers, or all of them "
+                "chose its label; set filters.label with votes 3 or more, agreement at most 0.66 and "
+                "sampling.temperature above 0"
             )
         return self
 
