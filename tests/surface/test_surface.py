@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -115,8 +116,15 @@ def test_the_readme_shows_every_command(readme, command):
     assert re.search(rf"\bdrllama {command}\b", readme)
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
-@pytest.mark.parametrize(("experiment", "num_arms"), [("strong", 5), ("weak", 3), ("gemma", 5), ("pushed", 2)])
+@pytest.mark.parametrize(
+    ("page", "experiment", "num_arms"),
+    [
+        *product(["README.md", "README.zh.md"], ["strong", "gemma"], [5]),
+        *product(["README.md", "README.zh.md"], ["weak"], [3]),
+        *product(["README.md", "README.zh.md"], ["pushed"], [2]),
+        ("experiments/paper/README.md", "paper", 3),
+    ],
+)
 def test_the_readme_s_results_are_the_committed_ones(page, experiment, num_arms):
     text = (ROOT / page).read_text(encoding="utf-8")
     arms = json.loads((ROOT / f"experiments/{experiment}/result.json").read_text(encoding="utf-8"))["arms"]

@@ -27,6 +27,7 @@ from drllama.report import (
     report_markdown,
     schema,
 )
+from drllama.report.published import beside_arm
 from drllama.report.rendering import FORMAT
 from drllama.report.schema import SCHEMAS
 from drllama.report.wording import points_text
@@ -397,6 +398,21 @@ def test_published_results_are_drawn_and_told_with_their_source():
     assert "arXiv 2305.07804" in Page(report_html(made)).text
     assert "arXiv 2305.07804" in report_markdown(made)
     assert any("had other questions" in note for note in made.notes)
+
+
+def test_published_results_of_another_method_are_shown_where_there_are_none_of_this():
+    published = read_published(PUBLISHED)
+    methods = {
+        kind: {row.method for row in beside_arm(published, "none", {"method": {kind: {"rank": 8}}})}
+        for kind in ("lora", "alora")
+    }
+    assert methods == {"lora": {"lora"}, "alora": {"lora", "prefix"}}
+
+    run, questions = make_experiment()
+    for kind, told in (("lora", False), ("alora", True)):
+        by_kind = replace(run, recipe={**run.recipe, "finetune": {"method": {kind: {"rank": 8}}, "epochs": 2}})
+        made = report_contents(by_kind, questions, worst=0, flipped=0, published=published)
+        assert ("They were trained by lora and prefix, this run's students by alora." in made.notes) == told
 
 
 def test_published_results_of_one_student_can_be_asked_for():

@@ -130,6 +130,7 @@ def test_answers_that_can_t_be_read_and_questions_without_a_reply_are_counted_ap
     }
     assert found.teacher.metrics["accuracy"].value == pytest.approx(2 / 6)
     assert found.failures == {"scripted bad request": 1}
+    assert "dev questions, 1 of which got no reply and count as wrong, majority" in found.verdict
     assert [one.source_id for one in found.teacher.predictions] == [f"dev{number}" for number in range(6)]
     assert [one.choice for one in found.teacher.predictions] == ["yes", "yes", "no", None, None, None]
 

@@ -61,11 +61,13 @@ def read_published(path: Path) -> Published:
 def beside_arm(published: Published, arm: str, finetune: Mapping[str, object]) -> tuple[PublishedRow, ...]:
     """Return the results of arms like this one: of the same method, and of the same value of what was varied.
 
-    Where none has the same value, those of all values are returned. ``finetune`` is the recipe's section.
+    Where none has the same value, or none the same method, those of all are returned. ``finetune`` is the recipe's
+    section.
     """
-    alike = [row for row in published.rows if row.arm == arm and _value_at(finetune, f"finetune.method.{row.method}")]
+    of_arm = [row for row in published.rows if row.arm == arm]
+    alike = [row for row in of_arm if _value_at(finetune, f"finetune.method.{row.method}")]
     same = [row for row in alike if _value_at(finetune, row.setting) == row.value]
-    return tuple(same or alike)
+    return tuple(same or alike or of_arm)
 
 
 def _value_at(finetune: Mapping[str, object], path: str) -> object:

@@ -143,11 +143,16 @@ def _about_the_students(run: Run) -> list[str]:
 
 
 def _about_published(run: Run, published: Published) -> list[str]:
-    found = [f"Published results beside ours: {published.source}. {published.note}"]
+    students = ", ".join(dict.fromkeys(row.student for row in published.rows))
+    found = [f"Published results beside ours: {published.source}, {students}. {published.note}"]
     source = run.recipe["data"]
     sections = source.values() if isinstance(source, Mapping) else ()
     if published.split not in {one.get("split") for one in sections if isinstance(one, Mapping)}:
         found.append(f"They are of the split '{published.split}', and this run isn't: they had other questions.")
+    finetune = run.recipe["finetune"]
+    ours = set(finetune["method"]) if isinstance(finetune, Mapping) else set()
+    if not ours & (theirs := {row.method for row in published.rows}):
+        found.append(f"They were trained by {' and '.join(sorted(theirs))}, this run's students by {', '.join(ours)}.")
     return found
 
 

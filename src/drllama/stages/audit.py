@@ -60,7 +60,7 @@ async def audit_teacher(
         student=None,
         failures=Counter(str(failure) for failure in failed),
         may_write_new=clearly,
-        verdict=_verdict(found, majority, clearly=clearly),
+        verdict=_verdict(found, majority, num_failed=len(failed), clearly=clearly),
     )
 
 
@@ -87,11 +87,12 @@ def _prediction(example: Example, outcome: Reply | TeacherFailure, task: Task) -
     )
 
 
-def _verdict(teacher: Evaluation, majority: Evaluation, *, clearly: bool) -> str:
+def _verdict(teacher: Evaluation, majority: Evaluation, *, num_failed: int, clearly: bool) -> str:
     accuracy, baseline = teacher.metrics["accuracy"], majority.metrics["accuracy"].value
+    without_reply = f"{num_failed} of which got no reply and count as wrong, " if num_failed else ""
     told = (
         f"accuracy {accuracy.value:.3f} [{accuracy.low:.3f}, {accuracy.high:.3f}] on {accuracy.n} dev questions, "
-        f"majority {baseline:.3f}"
+        f"{without_reply}majority {baseline:.3f}"
     )
     if clearly:
         return (
