@@ -276,7 +276,9 @@ def _told(error: ErrorDetails, lines: Mapping[str, str]) -> str:
             ours = error["type"] == "value_error"
             shown = "" if ours and isinstance(value, dict | BaseModel) else f" is {value!r}"
             told = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ").partition(", unable to")[0]
-            return f"{path}{shown}{at}: {told.replace('valid tuple', 'list')}"
+            # What sections make only together has no place of its own.
+            place = f"{path}{shown}{at}: " if path else ""
+            return place + told.replace("valid tuple", "list")
 
 
 def _dotted(location: Sequence[str | int]) -> str:
