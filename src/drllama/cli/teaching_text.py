@@ -161,7 +161,7 @@ def _detectable(shows: Shows) -> str:
         enough, found = shows.with_more_seeds
         return (
             f"{seeds} are too few to show any difference in accuracy on the {shows.num_test} test questions; "
-            f"{enough} show {found:.1%} or more {basis}"
+            f"{enough} show {found:.1%} or more (80 % power, {assumed}{judged})"
         )
     if shows.detectable is None:
         return f"the {shows.num_test} test questions are too few to show any difference in accuracy {basis}"
