@@ -392,6 +392,8 @@ def test_a_plan_tells_the_time_at_the_allowed_rate_and_what_the_test_set_shows(d
     assert "half of them with every seed, and a point of luck in training; 5 seeds)" in several
     too_few = plan_of(drllama, monkeypatch, "--set", "seeds=2").out
     assert "2 seeds are too few to show any difference in accuracy on the 60 test questions; 3 show 15.0%" in too_few
+    too_few = plan_of(drllama, monkeypatch, "--set", "data.jsonl.limit.test=48").out
+    assert "one seed is too few to show any difference in accuracy on the 48 test questions; " in too_few
     planned = plan_of(drllama, monkeypatch, "--set", "teacher.openai-compatible.requests_per_minute=2").out
     assert "time at the allowed rate: 5.5 minutes" in planned
     planned = plan_of(drllama, monkeypatch, "--set", "data.jsonl.limit.test=20").out

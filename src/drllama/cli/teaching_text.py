@@ -150,7 +150,7 @@ def _leaving(plan: Plan, recipe: Recipe) -> str:
 
 def _detectable(shows: Shows) -> str:
     assumed = "15 % of the questions answered differently"
-    if shows.num_seeds > 1:
+    if shows.num_seeds > 1 or shows.with_more_seeds:
         assumed += ", half of them with every seed, and a point of luck in training"
     judged = f", {shows.num_judged} arms" if shows.num_judged > 1 else ""
     seeds = (
@@ -159,8 +159,9 @@ def _detectable(shows: Shows) -> str:
     basis = f"(80 % power, {assumed}; {seeds}{judged})"
     if shows.with_more_seeds:
         enough, found = shows.with_more_seeds
+        few = "one seed is" if shows.num_seeds == 1 else f"{seeds} are"
         return (
-            f"{seeds} are too few to show any difference in accuracy on the {shows.num_test} test questions; "
+            f"{few} too few to show any difference in accuracy on the {shows.num_test} test questions; "
             f"{enough} show {found:.1%} or more (80 % power, {assumed}{judged})"
         )
     if shows.detectable is None:
