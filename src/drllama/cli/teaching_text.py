@@ -153,17 +153,17 @@ def _detectable(shows: Shows) -> str:
     if shows.num_seeds > 1 or shows.with_more_seeds:
         assumed += ", half of them with every seed, and a point of luck in training"
     judged = f", {shows.num_judged} arms" if shows.num_judged > 1 else ""
-    seeds = (
-        "one seed, which tells nothing of the luck of training" if shows.num_seeds == 1 else f"{shows.num_seeds} seeds"
-    )
-    basis = f"(80 % power, {assumed}; {seeds}{judged})"
     if shows.with_more_seeds:
         enough, found = shows.with_more_seeds
-        few = "one seed is" if shows.num_seeds == 1 else f"{seeds} are"
+        few = "one seed is" if shows.num_seeds == 1 else f"{shows.num_seeds} seeds are"
         return (
             f"{few} too few to show any difference in accuracy on the {shows.num_test} test questions; "
             f"{enough} show {found:.1%} or more (80 % power, {assumed}{judged})"
         )
+    seeds = (
+        "one seed, which tells nothing of the luck of training" if shows.num_seeds == 1 else f"{shows.num_seeds} seeds"
+    )
+    basis = f"(80 % power, {assumed}; {seeds}{judged})"
     if shows.detectable is None:
         return f"the {shows.num_test} test questions are too few to show any difference in accuracy {basis}"
     return (
